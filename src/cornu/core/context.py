@@ -1,0 +1,97 @@
+"""What is in force around a computation: the engine, the values variables are bound to, the compute dtype.
+
+All are context variables: each thread and each `with` block has its own.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+__all__ = ["abstract", "autocast", "bind", "engine_in_force", "is_abstract", "use_engine"]
+
+_engine: ContextVar[Any] = ContextVar("cornu_engine", default=None)
+_abstract: ContextVar[bool] = ContextVar("cornu_abstract", default=False)
+autocast_dtype: ContextVar[str | None] = ContextVar("cornu_autocast", default=None)
+# Whether loops run as Python loops (a tape records them; a watcher sees every step).
+unroll: ContextVar[bool] = ContextVar("cornu_unroll", default=False)
+# Told of every op an engine computes: (op, arrays, result).
+watcher: ContextVar[Callable[[Any, Any, Any], None] | None] = ContextVar("cornu_watcher", default=None)
+bindings: ContextVar["Bindings | None"] = ContextVar("cornu_bindings", default=None)
+
+# Finds the default engine when none is in force; set by `cornu.engines`.
+default_engine: Callable[[], Any] = lambda: None  # noqa: E731
+
+
+def engine_in_force() -> Any:
+    """The engine that computes host data and creates arrays here and now."""
+    return _engine.get() or default_engine()
+
+
+@contextlib.contextmanager
+def use_engine(engine: Any) -> Iterator[Any]:
+    """Put an engine (the object) in force for a block."""
+    token = _engine.set(engine)
+    try:
+        yield engine
+    finally:
+        _engine.reset(token)
+
+
+def is_abstract() -> bool:
+    """Whether shapes are being inferred: ops without array arguments give Specs."""
+    return _abstract.get()
+
+
+@contextlib.contextmanager
+def abstract(on: bool = True) -> Iterator[None]:
+    """Infer shapes in this block: variables read as Specs, ops without arguments give Specs."""
+    token = _abstract.set(on)
+    try:
+        yield
+    finally:
+        _abstract.reset(token)
+
+
+@contextlib.contextmanager
+def autocast(dtype: str | None) -> Iterator[None]:
+    """Read float variables in this dtype within the block (`None`: as they are)."""
+    token = autocast_dtype.set(dtype)
+    try:
+        yield
+    finally:
+        autocast_dtype.reset(token)
+
+
+class Bindings:
+    """Values that stand for variables within a block; what is assigned in the block lands here.
+
+    Attributes:
+        values: id of a variable -> its value in this block.
+        assigned: the variables written to, in order.
+    """
+
+    __slots__ = ("assigned", "values")
+
+    def __init__(self, values: dict[int, Any]) -> None:
+        self.values = values
+        self.assigned: dict[int, Any] = {}
+
+
+@contextlib.contextmanager
+def bind(variables: list[Any], values: list[Any]) -> Iterator[Bindings]:
+    """Bind variables to values for a block, on top of what is bound already.
+
+    Args:
+        variables: the variables.
+        values: one engine value (or Spec) for each.
+    """
+    outer = bindings.get()
+    merged = dict(outer.values) if outer is not None else {}
+    merged.update((id(variable), value) for variable, value in zip(variables, values, strict=True))
+    scope = Bindings(merged)
+    token = bindings.set(scope)
+    try:
+        yield scope
+    finally:
+        bindings.reset(token)

@@ -1,0 +1,276 @@
+"""Sizes that are not known yet: named symbols with exact integer arithmetic.
+
+A `Dim` is a polynomial with integer coefficients over atoms. An atom is a named unknown (`batch`,
+`tokens.1`) or an operation that does not reduce (`floordiv`, `mod`, `max`, `min`, `broadcast`). Equal
+expressions are equal objects whatever way they were built, so `2*t - t == t`. Two different unknowns are never
+taken for equal.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from cornu.core.errors import ShapeError
+
+__all__ = ["BATCH", "Dim", "Size", "evaluate", "is_known", "keras_shape", "known", "shape_text", "substitute"]
+
+Monomial: TypeAlias = tuple[Any, ...]
+
+
+def _broadcast(a: int, b: int) -> int:
+    if a == b or b == 1:
+        return a
+    if a == 1:
+        return b
+    raise ShapeError(f"sizes {a} and {b} do not broadcast", "equal sizes, or one of them 1")
+
+
+def _exact_division(a: int, b: int) -> int:
+    if b == 0 or a % b:
+        raise ShapeError(f"a size of {a} cannot be divided into parts of {b}", f"a multiple of {b}")
+    return a // b
+
+
+_OPERATIONS: dict[str, Callable[[int, int], int]] = {
+    "floordiv": lambda a, b: a // b,
+    "mod": lambda a, b: a % b,
+    "max": max,
+    "min": min,
+    "broadcast": _broadcast,
+    "exact": _exact_division,
+}
+
+
+class Dim:
+    """An unknown size, or an integer expression over unknown sizes; shown as `None`, as Keras shows it.
+
+    Args:
+        name: the unknown's name.
+
+    Example:
+        >>> t = Dim("time")
+        >>> (2 * t + 1 - t).expression
+        'time + 1'
+        >>> (t, 3) == (None, 3)
+        True
+        >>> t == Dim("other")
+        False
+    """
+
+    __slots__ = ("_hash", "_terms")
+    _terms: dict[Monomial, int]
+
+    def __init__(self, name: str) -> None:
+        self._terms = {(("name", name),): 1}
+        self._hash = hash(frozenset(self._terms.items()))
+
+    @staticmethod
+    def _of(terms: dict[Monomial, int]) -> "Size":
+        terms = {monomial: factor for monomial, factor in terms.items() if factor}
+        if not terms:
+            return 0
+        if len(terms) == 1 and () in terms:
+            return terms[()]
+        dim = Dim.__new__(Dim)
+        dim._terms = terms
+        dim._hash = hash(frozenset(terms.items()))
+        return dim
+
+    @staticmethod
+    def operation(kind: str, a: "Size", b: "Size") -> "Size":
+        """An operation that does not reduce to a polynomial: one of `floordiv mod max min broadcast exact`."""
+        if not isinstance(a, Dim) and not isinstance(b, Dim):
+            return _OPERATIONS[kind](a, b)
+        if a == b and kind in ("max", "min", "broadcast"):
+            return a
+        if kind == "broadcast":
+            if not isinstance(a, Dim) or not isinstance(b, Dim):
+                number, other = (b, a) if isinstance(a, Dim) else (a, b)
+                return other if number == 1 else number
+            a, b = sorted((a, b), key=lambda dim: dim.expression)
+        if kind in ("floordiv", "exact", "mod"):
+            quotient = _divide(a, b)
+            if quotient is not None:
+                return 0 if kind == "mod" else quotient
+        return Dim._of({((kind, a, b),): 1})
+
+    @property
+    def expression(self) -> str:
+        """The expression in words of its unknowns."""
+        parts = []
+        for monomial, factor in sorted(self._terms.items(), key=lambda item: (not item[0], str(item[0]))):
+            atoms = [_atom_text(atom) for atom in monomial]
+            if not atoms:
+                parts.append(str(factor))
+            else:
+                product = "*".join(atoms)
+                parts.append(product if factor == 1 else f"-{product}" if factor == -1 else f"{factor}*{product}")
+        return " + ".join(parts).replace("+ -", "- ")
+
+    def unknowns(self) -> set[str]:
+        """The names of all unknowns in the expression."""
+        names: set[str] = set()
+        pending: list[Any] = [self]
+        while pending:
+            dim = pending.pop()
+            if isinstance(dim, Dim):
+                for monomial in dim._terms:
+                    for atom in monomial:
+                        if atom[0] == "name":
+                            names.add(atom[1])
+                        else:
+                            pending.extend(atom[1:])
+        return names
+
+    def evaluate(self, values: Mapping[str, "Size"]) -> "Size":
+        """The expression with its unknowns replaced; those without a value stay."""
+        total: Size = 0
+        for monomial, factor in self._terms.items():
+            product: Size = factor
+            for atom in monomial:
+                if atom[0] == "name":
+                    value = values.get(atom[1])
+                    product = product * (Dim(atom[1]) if value is None else value)
+                else:
+                    kind, a, b = atom
+                    product = product * Dim.operation(kind, substitute(a, values), substitute(b, values))
+            total = total + product
+        return total
+
+    def __add__(self, other: "Size") -> "Size":
+        if not isinstance(other, (int, Dim)):
+            return NotImplemented
+        terms = dict(self._terms)
+        for monomial, factor in _terms_of(other).items():
+            terms[monomial] = terms.get(monomial, 0) + factor
+        return Dim._of(terms)
+
+    def __mul__(self, other: "Size") -> "Size":
+        if not isinstance(other, (int, Dim)):
+            return NotImplemented
+        terms: dict[Monomial, int] = {}
+        for m1, f1 in self._terms.items():
+            for m2, f2 in _terms_of(other).items():
+                monomial = tuple(sorted(m1 + m2, key=str))
+                terms[monomial] = terms.get(monomial, 0) + f1 * f2
+        return Dim._of(terms)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "Size":
+        return self * -1
+
+    def __sub__(self, other: "Size") -> "Size":
+        return self + other * -1
+
+    def __rsub__(self, other: "Size") -> "Size":
+        return self * -1 + other
+
+    def __floordiv__(self, other: "Size") -> "Size":
+        return Dim.operation("floordiv", self, other)
+
+    def __rfloordiv__(self, other: "Size") -> "Size":
+        return Dim.operation("floordiv", other, self)
+
+    def __mod__(self, other: "Size") -> "Size":
+        return Dim.operation("mod", self, other)
+
+    def __rmod__(self, other: "Size") -> "Size":
+        return Dim.operation("mod", other, self)
+
+    def __eq__(self, other: object) -> bool:
+        return other is None or (isinstance(other, Dim) and self._terms == other._terms)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        return "None"
+
+    def _refuse(self, *_: object) -> Any:
+        raise ShapeError(
+            f"the size {self.expression!r} is not known while the model is being built",
+            "a decision or loop that does not hang on an unknown size",
+            "use cornu.ops (where, arange, scan, while_loop), or give the size in Input(shape=...)",
+        )
+
+    __lt__ = __le__ = __gt__ = __ge__ = __index__ = __int__ = __float__ = _refuse
+
+
+Size: TypeAlias = int | Dim
+BATCH = Dim("batch")
+
+
+def _atom_text(atom: tuple[Any, ...]) -> str:
+    if atom[0] == "name":
+        return str(atom[1])
+    left, right = (part.expression if isinstance(part, Dim) else str(part) for part in atom[1:])
+    return f"{atom[0]}({left}, {right})"
+
+
+def _terms_of(size: Size) -> dict[Monomial, int]:
+    return size._terms if isinstance(size, Dim) else {(): int(size)}
+
+
+def _divide(a: Size, b: Size) -> Size | None:
+    """`a / b` where it is exact for every value of the unknowns, else `None`."""
+    if isinstance(b, Dim):
+        if a == b:
+            return 1
+        if len(b._terms) > 1:
+            return None
+    elif b == 0:
+        return None
+    ((monomial, factor),) = _terms_of(b).items()
+    quotient: dict[Monomial, int] = {}
+    for term, count in _terms_of(a).items():
+        rest = list(term)
+        for atom in monomial:
+            if atom not in rest:
+                return None
+            rest.remove(atom)
+        if count % factor:
+            return None
+        quotient[tuple(rest)] = count // factor
+    return Dim._of(quotient)
+
+
+def is_known(size: object) -> bool:
+    """Whether a size is a plain number."""
+    return not isinstance(size, Dim)
+
+
+def known(shape: tuple[Size, ...]) -> bool:
+    """Whether all sizes of a shape are plain numbers."""
+    return not any(isinstance(size, Dim) for size in shape)
+
+
+def substitute(size: Size, values: Mapping[str, Size]) -> Size:
+    """A size with its unknowns replaced by their values."""
+    return size.evaluate(values) if isinstance(size, Dim) else size
+
+
+def evaluate(shape: tuple[Size, ...], values: Mapping[str, Size]) -> tuple[Size, ...]:
+    """A shape with its unknowns replaced by their values.
+
+    Example:
+        >>> evaluate((BATCH, Dim("t") * 2), {"batch": 4, "t": 3})
+        (4, 6)
+    """
+    return tuple(size.evaluate(values) if isinstance(size, Dim) else size for size in shape)
+
+
+def keras_shape(shape: tuple[Size, ...]) -> tuple[int | None, ...]:
+    """A shape as Keras writes it: `None` for what is not known."""
+    return tuple(None if isinstance(size, Dim) else size for size in shape)
+
+
+def shape_text(shape: tuple[Size, ...]) -> str:
+    """A shape for a message: `(batch, 28, 28)`.
+
+    Example:
+        >>> shape_text((BATCH, 28))
+        '(batch, 28)'
+    """
+    inner = ", ".join(size.expression if isinstance(size, Dim) else str(size) for size in shape)
+    return f"({inner},)" if len(shape) == 1 else f"({inner})"

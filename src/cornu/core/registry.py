@@ -1,0 +1,91 @@
+"""Names of classes in files, and the classes they stand for. A name is a key, never an import."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from cornu.core.errors import SavingError, near_miss
+
+__all__ = ["enrol", "find", "get_registered_name", "get_registered_object", "register", "registered_name"]
+
+T = TypeVar("T")
+_by_name: dict[str, Any] = {}
+_name_of: dict[Any, str] = {}
+
+
+def enrol(cls: type) -> None:
+    """Enter a class under `module>Name`; called for every Configurable when its class statement runs."""
+    if "<locals>" not in cls.__qualname__:
+        _by_name[f"{cls.__module__}>{cls.__qualname__}"] = cls
+    _by_name.setdefault(f"Custom>{cls.__name__}", cls)
+
+
+def register(package: str = "Custom", name: str | None = None) -> Callable[[T], T]:
+    """Enter a class or function under `package>name`, as Keras's `register_keras_serializable` does.
+
+    Args:
+        package: the package part of the name.
+        name: the name part; by default the object's own.
+
+    Raises:
+        SavingError: if another object of another origin has the name already.
+
+    Example:
+        >>> @register("shop")
+        ... def double(x):
+        ...     return x * 2
+        >>> find("shop>double") is double
+        True
+    """
+
+    def decorate(target: T) -> T:
+        key = f"{package}>{name or target.__name__}"  # type: ignore[attr-defined]
+        known = _by_name.get(key)
+        if known is not None and _origin(known) != _origin(target):
+            raise SavingError(f"the name {key!r} is taken by {known!r}", "a name of its own for each object")
+        _by_name[key] = target
+        _name_of[target] = key
+        return target
+
+    return decorate
+
+
+def _origin(target: Any) -> tuple[str, str]:
+    return getattr(target, "__module__", ""), getattr(target, "__qualname__", "")
+
+
+def registered_name(target: Any) -> str:
+    """The name an object goes by in a file: the one it was registered under, or `module>Name`."""
+    return _name_of.get(target) or f"{target.__module__}>{target.__qualname__}"
+
+
+def is_registered(target: Any) -> bool:
+    """Whether a file that names this object could be loaded again."""
+    return _by_name.get(registered_name(target)) is target
+
+
+def find(name: str, custom_objects: dict[str, Any] | None = None) -> Any | None:
+    """The object of a registered name or, from `custom_objects`, of a class name; `None` if there is none."""
+    short = name.rpartition(">")[2]
+    for source in (custom_objects or {}, scope):
+        if name in source or short in source:
+            return source.get(name, source.get(short))
+    return _by_name.get(name)
+
+
+def suggestion(name: str) -> str:
+    """A hint at the registered name nearest to this one."""
+    return near_miss(name, _by_name)
+
+
+# Objects given by `custom_object_scope`, by class name.
+scope: dict[str, Any] = {}
+
+
+def get_registered_object(name: str, custom_objects: dict[str, Any] | None = None, module_objects: Any = None) -> Any:
+    """The object registered under a name, or `None` (Keras's name for `find`)."""
+    return find(name, custom_objects)
+
+
+def get_registered_name(obj: Any) -> str:
+    """The name an object was registered under, or its own (Keras's rule)."""
+    return _name_of.get(obj) or str(obj.__name__)

@@ -1,0 +1,275 @@
+"""`Variable`: a value that a layer, optimizer or metric owns.
+
+A variable belongs to no engine. It holds a host or engine array and a version number; read under an engine, it is
+converted once per version. Its first value may be an initializer, drawn only when somebody looks. While `fit`
+runs, the values live in the step's state (its *holder*); a variable read then asks the holder.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import numpy as np
+
+from cornu.core import context, dtypes
+from cornu.core.dims import Dim, shape_text
+from cornu.core.errors import BuildError, DtypeError, ShapeError
+from cornu.core.spec import ArrayOperators, Spec, operators
+
+__all__ = ["Holder", "Variable", "read_all"]
+
+Initial = Callable[[tuple[int, ...], str], Any]
+
+
+class Holder(Protocol):
+    """Where the values of variables live for a while (a training step's state)."""
+
+    def read(self, variable: "Variable") -> Any:
+        """The variable's current value."""
+
+    def write(self, variable: "Variable", value: Any) -> None:
+        """Replace the variable's value."""
+
+
+class Variable(ArrayOperators):
+    """An array that persists, and that training may change.
+
+    Args:
+        initializer: an array, a number, or a function of `(shape, dtype)` that gives the first value when it is needed.
+        shape: sizes; read from the array when left out.
+        dtype: the dtype's name; by default the array's (the default float for Python floats).
+        trainable: whether gradients reach it.
+        autocast: whether a layer's compute dtype applies when it is read.
+        name: its name.
+        regularizer: a function of the value that gives a penalty, or `None`.
+        constraint: a function of the value that gives the nearest permitted value, or `None`.
+
+    Raises:
+        ShapeError: if a size is not known, or the value does not have this shape.
+
+    Example:
+        >>> v = Variable(np.zeros((2, 3), "float32"), name="kernel")
+        >>> v.shape, v.dtype, v.numpy().sum().item()
+        ((2, 3), 'float32', 0.0)
+    """
+
+    def __init__(
+        self,
+        initializer: Any,
+        shape: Iterable[int] | None = None,
+        dtype: Any = None,
+        trainable: bool = True,
+        autocast: bool = True,
+        aggregation: str = "none",
+        name: str | None = None,
+        *,
+        regularizer: Callable[[Any], Any] | None = None,
+        constraint: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.name = name or "variable"
+        self.path = self.name
+        self.trainable = trainable
+        self.autocast = autocast
+        self.aggregation = aggregation
+        self.regularizer = regularizer
+        self.constraint = constraint
+        self.version = 0
+        self.holder: Holder | None = None
+        self._initial: Initial | None = None
+        self._value: Any = None
+        self._converted: dict[str, tuple[int, Any]] = {}
+        if callable(initializer) and not hasattr(initializer, "dtype"):
+            if shape is None:
+                raise ShapeError(f"variable {self.name!r} has an initializer and no shape", "shape=(...)")
+            self._initial = initializer
+            self.dtype = dtypes.standardize_dtype(dtype)
+        else:
+            value = initializer.value if isinstance(initializer, Variable) else initializer
+            if isinstance(value, (int, float, list, tuple)):
+                value = np.asarray(value, dtypes.numpy_dtype(dtypes.standardize_dtype(dtype)) if dtype else None)
+                if dtype is None:
+                    value = value.astype(dtypes.floatx() if value.dtype.kind == "f" else "int32")
+            host = np.asarray(value)
+            self.dtype = dtypes.standardize_dtype(host.dtype if dtype is None else dtype)
+            self._value = np.array(host, dtypes.numpy_dtype(self.dtype))
+            if shape is not None and tuple(shape) != host.shape:
+                raise ShapeError(
+                    f"variable {self.name!r} got a value of shape {host.shape}", f"shape {tuple(shape)}", None
+                )
+            shape = host.shape
+        for size in shape:
+            if isinstance(size, Dim) or size is None:
+                unknown = size.expression if isinstance(size, Dim) else "None"
+                raise ShapeError(
+                    f"variable {self.name!r} needs the size {unknown!r}, which is not known",
+                    "known sizes for every weight",
+                    "give that size in Input(shape=...), or make the weight independent of it",
+                )
+        self.shape: tuple[int, ...] = tuple(int(size) for size in shape)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def initialized(self) -> bool:
+        """Whether the first value has been drawn."""
+        return self._initial is None
+
+    def stored(self) -> Any:
+        """The value as it is held (a host array or an engine's), drawn now if it was not yet."""
+        if self.holder is not None:
+            return self.holder.read(self)
+        if self._initial is not None:
+            drawn = np.asarray(self._initial(self.shape, self.dtype))
+            if drawn.shape != self.shape:
+                raise ShapeError(
+                    f"the initializer of {self.path!r} gave shape {drawn.shape}", f"shape {shape_text(self.shape)}"
+                )
+            self._value = drawn.astype(dtypes.numpy_dtype(self.dtype), copy=False)
+            self._initial = None
+        return self._value
+
+    @property
+    def value(self) -> Any:
+        """The value under the engine in force: bound, or converted once per version; cast if autocasting."""
+        scope = context.bindings.get()
+        value = scope.values.get(id(self)) if scope is not None else None
+        if value is None:
+            if context.is_abstract():
+                value = Spec(self.shape, self.dtype)
+            else:
+                value = self._under(context.engine_in_force())
+        dtype = context.autocast_dtype.get()
+        if dtype is not None and dtype != self.dtype and self.autocast and self.dtype in dtypes.FLOATS:
+            return operators["cast"](value, dtype)
+        return value
+
+    def _under(self, engine: Any) -> Any:
+        stored = self.stored()
+        if engine is None:
+            return stored
+        if self.holder is None:
+            kept = self._converted.get(engine.name)
+            if kept is not None and kept[0] == self.version:
+                return kept[1]
+        value = engine.from_any(stored)
+        if self.holder is None:
+            self._converted[engine.name] = (self.version, value)
+        return value
+
+    def assign(self, value: Any) -> Any:
+        """Replace the value.
+
+        Args:
+            value: an array of the variable's shape; cast to its dtype.
+
+        Returns:
+            The value assigned.
+
+        Raises:
+            ShapeError: if the shape differs.
+        """
+        value = operators["convert_to_tensor"](value, dtype=self.dtype)
+        if tuple(value.shape) != self.shape:
+            raise ShapeError(
+                f"variable {self.path!r} was assigned a value of shape {shape_text(tuple(value.shape))}",
+                f"shape {shape_text(self.shape)}",
+            )
+        scope = context.bindings.get()
+        if scope is not None:
+            scope.values[id(self)] = value
+            scope.assigned[id(self)] = self
+        elif context.is_abstract():
+            pass
+        elif self.holder is not None:
+            self.holder.write(self, value)
+        else:
+            self.set_value(value)
+        return value
+
+    def set_value(self, value: Any) -> None:
+        """Hold this array (shape and dtype are the caller's word), under a new version."""
+        self._value = value
+        self._initial = None
+        self.version += 1
+        self._converted.clear()
+
+    def assign_add(self, value: Any) -> Any:
+        """Add to the value; returns the new one."""
+        return self.assign(operators["add"](self._unscaled(), value))
+
+    def assign_sub(self, value: Any) -> Any:
+        """Subtract from the value; returns the new one."""
+        return self.assign(operators["subtract"](self._unscaled(), value))
+
+    def _unscaled(self) -> Any:
+        with context.autocast(None):
+            return self.value
+
+    def numpy(self) -> np.ndarray:
+        """The value as a NumPy array (a copy)."""
+        scope = context.bindings.get()
+        stored = scope.values.get(id(self)) if scope is not None else None
+        return np.array(operators["convert_to_numpy"](self.stored() if stored is None else stored))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        host = self.numpy()
+        return host if dtype is None else host.astype(dtype)
+
+    def __jax_array__(self) -> Any:
+        return self.value
+
+    def __float__(self) -> float:
+        return float(self.numpy())
+
+    def __int__(self) -> int:
+        return int(self.numpy())
+
+    def __bool__(self) -> bool:
+        return bool(self.numpy())
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("a scalar has no length")
+        return self.shape[0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_value": self.numpy(), "_initial": None, "holder": None, "_converted": {}}
+
+    def __repr__(self) -> str:
+        return f"<Variable {self.path} {shape_text(self.shape)} {self.dtype}>"
+
+
+def read_all(variables: Iterable[Variable]) -> list[Any]:
+    """The values of many variables under the engine in force, without autocasting.
+
+    Raises:
+        BuildError: if something in the list is no variable.
+    """
+    found = []
+    with context.autocast(None):
+        for variable in variables:
+            if not isinstance(variable, Variable):
+                raise BuildError(f"{variable!r} is no variable", "a cornu.Variable")
+            found.append(variable.value)
+    return found
+
+
+def check_trainable_dtype(variable: Variable) -> None:
+    """Refuse to train what has no gradient.
+
+    Raises:
+        DtypeError: if the variable holds integers or booleans.
+    """
+    if variable.dtype not in dtypes.FLOATS:
+        raise DtypeError(
+            f"variable {variable.path!r} of dtype {variable.dtype} is trainable",
+            "a float dtype",
+            "make it with trainable=False",
+        )

@@ -1,0 +1,129 @@
+"""The default engine: JAX, whose XLA compiler runs on CPUs, GPUs and TPUs."""
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cornu.core import context, dtypes, tree
+from cornu.core.spec import Spec
+from cornu.core.variable import Variable
+from cornu.engines.contract import Engine
+from cornu.engines.jax.table import TABLE
+from cornu.ops._declare import Op, dtype_of, host_array, interpreter_of
+
+__all__ = ["ENGINE"]
+
+_WIDE = ("float64", "int64", "uint64")
+
+
+class JaxEngine(Engine):
+    """Computes with `jax.numpy` and `jax.lax`, compiles with `jax.jit`, differentiates natively.
+
+    64-bit values work without JAX's process-wide switch: it is on only around computations that hold one.
+    """
+
+    name = "jax"
+    table = TABLE
+    traces = True
+
+    def __init__(self) -> None:
+        # Becomes true with the first 64-bit value; until then compiled calls do not look for one.
+        self.met_wide = False
+        self._own_types: dict[type, bool] = {}
+
+    def owns(self, kind: type) -> bool:
+        """JAX's arrays and tracers."""
+        found = self._own_types.get(kind)
+        if found is None:
+            found = self._own_types[kind] = issubclass(kind, (jax.Array, jax.core.Tracer))
+        return found
+
+    def from_host(self, value: np.ndarray) -> Any:
+        """The array on JAX's default device."""
+        if value.dtype.name in _WIDE:
+            self.met_wide = True
+            with jax.enable_x64(True):
+                return jnp.asarray(value)
+        return jnp.asarray(value)
+
+    def to_host(self, value: Any) -> np.ndarray:
+        """The array's elements, waited for."""
+        return np.asarray(value)
+
+    def own(self, value: Any, dtype: str | None = None) -> Any:
+        """Anything an op takes as a JAX value, cast if a dtype is given."""
+        if self.owns(type(value)):
+            return value if dtype is None or dtype_of(value) == dtype else TABLE["cast_to"](value, dtype)
+        if isinstance(value, Variable):
+            return self.own(value.value, dtype)
+        owner = interpreter_of(value)
+        if owner is not None:
+            value = owner.to_host(value)
+        host = host_array(value, dtype)
+        return self.from_host(host) if host.ndim else host
+
+    def apply(self, op: Op, arrays: dict[str, Any], static: dict[str, Any]) -> Any:
+        """Compute an op; 64-bit arithmetic is on where a 64-bit value takes part."""
+        if self._is_wide(arrays) or (static and static.get("dtype") in _WIDE):
+            self.met_wide = True
+            with jax.enable_x64(True):
+                return super().apply(op, arrays, static)
+        return super().apply(op, arrays, static)
+
+    def _is_wide(self, values: Any) -> bool:
+        """Whether a 64-bit array is among the leaves (a host scalar does not count until one has been met)."""
+        for value in values.values() if type(values) is dict else tree.leaves(values):
+            if type(value) in (list, tuple, dict):
+                if self._is_wide(value):
+                    return True
+                continue
+            dtype = getattr(value, "dtype", None)
+            if dtype is not None and dtype_of(value) in _WIDE and (self.met_wide or np.ndim(value)):
+                return True
+        return False
+
+    def compile(self, function: Callable[..., Any], donate: bool = False) -> Callable[..., Any]:
+        """The function under `jax.jit`, the first argument's memory given up if `donate`."""
+
+        def traced(*args: Any) -> Any:
+            with context.use_engine(self):
+                return function(*args)
+
+        compiled = jax.jit(traced, donate_argnums=(0,) if donate else ())
+
+        def run(*args: Any) -> Any:
+            wide = self.met_wide and self._is_wide(args)
+            with jax.enable_x64(True) if wide else contextlib.nullcontext():
+                return compiled(*args)
+
+        return run
+
+    def value_and_grad(self, function: Callable[[list[Any]], tuple[Any, Any]]) -> Callable[[list[Any]], Any]:
+        """JAX's own reverse-mode differentiation."""
+        return jax.value_and_grad(function, has_aux=True)
+
+    def is_tracing(self, value: Any) -> bool:
+        """Whether a value is a tracer."""
+        return isinstance(value, jax.core.Tracer)
+
+    def wait(self, value: Any) -> None:
+        """Return once the value is computed."""
+        jax.block_until_ready(value)
+
+    def devices(self) -> list[str]:
+        """JAX's devices."""
+        return [str(device) for device in jax.devices()]
+
+    def infer(self, function: Callable[..., Any], specs: Any) -> Any:
+        """Specs by `jax.eval_shape`; unknown sizes become JAX's symbolic dimensions."""
+        stand_ins = tree.map_structure(lambda s: jax.ShapeDtypeStruct(s.shape, dtypes.numpy_dtype(s.dtype)), specs)
+        with context.use_engine(self):
+            found = jax.eval_shape(function, stand_ins)
+        return tree.map_structure(lambda s: Spec(s.shape, s.dtype.name), found)
+
+
+ENGINE = JaxEngine()

@@ -1,0 +1,27 @@
+"""The language: every operation, stated once. See `_declare` for how a call finds its interpreter."""
+
+from cornu.core.spec import operators
+from cornu.ops import arithmetic, contraction, control, creation, elementwise, indexing, movement, reduction
+from cornu.ops._declare import all_ops
+from cornu.ops.arithmetic import *  # noqa: F403
+from cornu.ops.contraction import *  # noqa: F403
+from cornu.ops.control import *  # noqa: F403
+from cornu.ops.creation import *  # noqa: F403
+from cornu.ops.elementwise import *  # noqa: F403
+from cornu.ops.indexing import *  # noqa: F403
+from cornu.ops.movement import *  # noqa: F403
+from cornu.ops.reduction import *  # noqa: F403
+
+operators.update(all_ops)
+operators.update(convert_to_tensor=creation.convert_to_tensor, convert_to_numpy=creation.convert_to_numpy)
+operators.update(true_divide=arithmetic.divide, remainder=arithmetic.mod, absolute=elementwise.abs, einsum=contraction.einsum)
+operators.update(
+    float_power=arithmetic.power, invert=elementwise.bitwise_not, zeros_like=creation.zeros_like,
+    ones_like=creation.ones_like, amax=reduction.max, amin=reduction.min,
+)  # fmt: skip
+
+__all__ = sorted(
+    name
+    for module in (arithmetic, contraction, control, creation, elementwise, indexing, movement, reduction)
+    for name in module.__all__
+)
