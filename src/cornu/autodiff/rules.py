@@ -66,7 +66,7 @@ rule("erf", x=lambda g, y, a: g * (_e.exp(-(a.x * a.x)) * (2 / np.pi**0.5)))
 rule("erfinv", x=lambda g, y, a: g * (_e.exp(y * y) * (np.pi**0.5 / 2)))
 rule("lgamma", x=lambda g, y, a: g * _e.digamma(a.x))
 rule("sigmoid", x=lambda g, y, a: g * (y * (1 - y)))
-rule("relu", x=lambda g, y, a: _e.select(_a.greater(a.x, 0), g, _c.zeros_like(g)))
+rule("relu", x=lambda g, y, a: _e.choose(_a.greater(a.x, 0), g, _c.zeros_like(g)))
 rule("negative", x=lambda g, y, a: -g)
 rule("abs", x=lambda g, y, a: g * _e.sign(a.x))
 for _name in "sign floor ceil round_half_even".split():
@@ -75,9 +75,9 @@ for _name in "sign floor ceil round_half_even".split():
 rule("cast_to", x=lambda g, y, a: g)
 rule("as_tensor", x=lambda g, y, a: g)
 rule(
-    "select",
-    x1=lambda g, y, a: _e.select(a.condition, g, _c.zeros_like(g)),
-    x2=lambda g, y, a: _e.select(a.condition, _c.zeros_like(g), g),
+    "choose",
+    x1=lambda g, y, a: _e.choose(a.condition, g, _c.zeros_like(g)),
+    x2=lambda g, y, a: _e.choose(a.condition, _c.zeros_like(g), g),
 )
 
 # ---------------------------------------------------------------- arithmetic
@@ -90,15 +90,15 @@ def _tie(own: Any, other: Any, wins: Any) -> Any:
 
 
 def _power_base(g: Any, y: Any, a: Any) -> Any:
-    exponent = _e.select(_a.equal(a.x2, 0), _c.ones_like(a.x2), a.x2)
+    exponent = _e.choose(_a.equal(a.x2, 0), _c.ones_like(a.x2), a.x2)
     slope = a.x2 * _a.power(a.x1, exponent - 1)
-    return g * _e.select(_a.equal(a.x2, 0), _c.zeros_like(slope), slope)
+    return g * _e.choose(_a.equal(a.x2, 0), _c.zeros_like(slope), slope)
 
 
 def _power_exponent(g: Any, y: Any, a: Any) -> Any:
     at_zero = _a.equal(a.x1, 0)
-    logarithm = _e.log(_e.select(at_zero, _c.ones_like(a.x1), a.x1))
-    return g * y * _e.select(at_zero, _c.zeros_like(logarithm), logarithm)
+    logarithm = _e.log(_e.choose(at_zero, _c.ones_like(a.x1), a.x1))
+    return g * y * _e.choose(at_zero, _c.zeros_like(logarithm), logarithm)
 
 
 rule("add", x1=lambda g, y, a: g, x2=lambda g, y, a: g)

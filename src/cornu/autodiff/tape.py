@@ -21,7 +21,17 @@ from cornu.ops import creation as _c
 from cornu.ops import elementwise as _e
 from cornu.ops import movement as _m
 from cornu.ops import reduction as _r
-from cornu.ops._declare import TAPE_RANK, Interpreter, Op, dtype_of, interpreter_of, interprets, prepare, shape_of
+from cornu.ops._declare import (
+    TAPE_RANK,
+    Interpreter,
+    Op,
+    dtype_of,
+    interpreter_of,
+    interprets,
+    prepare,
+    shape_of,
+    strict_scalars,
+)
 
 __all__ = ["Taped", "Tape", "tape_value_and_grad"]
 
@@ -166,12 +176,16 @@ class Tape(Interpreter):
         found: dict[int, Any] = {}
         if self._mine(output):
             found[output.index] = _c.ones_like(output.value)
-        with np.errstate(all="ignore"):
-            while self.entries:
-                entry = self.entries.pop()
-                gradients = [found.pop(index, None) for index in entry.outputs]
-                if any(gradient is not None for gradient in gradients):
-                    self._back(entry, gradients, found)
+        token = strict_scalars.set(True)
+        try:
+            with np.errstate(all="ignore"):
+                while self.entries:
+                    entry = self.entries.pop()
+                    gradients = [found.pop(index, None) for index in entry.outputs]
+                    if any(gradient is not None for gradient in gradients):
+                        self._back(entry, gradients, found)
+        finally:
+            strict_scalars.reset(token)
         return [found.get(s.index) if s.index in found else _c.zeros_like(s.value) for s in sources]
 
     def _back(self, entry: _Entry, gradients: list[Any], found: dict[int, Any]) -> None:

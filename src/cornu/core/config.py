@@ -177,3 +177,19 @@ FRACTION = Field(lambda v: isinstance(v, (int, float)) and 0 <= v < 1, "a number
 def one_of(*choices: Any) -> Field:
     """The limits of an argument that is one of a few values."""
     return Field(lambda value: value in choices, "one of " + ", ".join(repr(choice) for choice in choices))
+
+_strict = [False]
+
+
+def set_strict(on: bool = True) -> None:
+    """Turn warnings about what is lost (a mask, above all) into errors.
+
+    Args:
+        on: whether to be strict.
+    """
+    _strict[0] = bool(on)
+
+
+def is_strict() -> bool:
+    """Whether what is lost is an error rather than a warning."""
+    return _strict[0]

@@ -1,7 +1,18 @@
 """The language: every operation, stated once. See `_declare` for how a call finds its interpreter."""
 
 from cornu.core.spec import operators
-from cornu.ops import arithmetic, contraction, control, creation, elementwise, indexing, movement, reduction
+from cornu.ops import (
+    arithmetic,
+    contraction,
+    control,
+    creation,
+    elementwise,
+    indexing,
+    movement,
+    nn,
+    numeric,
+    reduction,
+)
 from cornu.ops._declare import all_ops
 from cornu.ops.arithmetic import *  # noqa: F403
 from cornu.ops.contraction import *  # noqa: F403
@@ -10,6 +21,8 @@ from cornu.ops.creation import *  # noqa: F403
 from cornu.ops.elementwise import *  # noqa: F403
 from cornu.ops.indexing import *  # noqa: F403
 from cornu.ops.movement import *  # noqa: F403
+from cornu.ops.nn import *  # noqa: F403
+from cornu.ops.numeric import *  # noqa: F403
 from cornu.ops.reduction import *  # noqa: F403
 
 operators.update(all_ops)
@@ -22,6 +35,6 @@ operators.update(
 
 __all__ = sorted(
     name
-    for module in (arithmetic, contraction, control, creation, elementwise, indexing, movement, reduction)
+    for module in (arithmetic, contraction, control, creation, elementwise, indexing, movement, nn, numeric, reduction)
     for name in module.__all__
 )

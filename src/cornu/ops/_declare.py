@@ -15,6 +15,7 @@ and asks who interprets them; the outermost kind wins:
 import functools
 import inspect
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -222,12 +223,18 @@ interprets(Variable, _of_variable)
 
 # ---------------------------------------------------------------- dtypes
 
+# Whether NumPy's float64 scalars are arrays like others (they are in gradient rules, where NumPy's own arithmetic makes
+# them of arrays with no axes), and not weak numbers as users' host computations mean them.
+strict_scalars: ContextVar[bool] = ContextVar("cornu_strict_scalars", default=False)
+
 
 def dtype_of(value: Any) -> str:
     """The dtype of anything an op takes; `"int"`, `"float"` for weak Python numbers."""
     kind = type(value)
-    if kind is float or kind is np.float64:
+    if kind is float:
         return "float"
+    if kind is np.float64:
+        return "float64" if strict_scalars.get() else "float"
     if kind is int:
         return "int"
     if kind is bool:

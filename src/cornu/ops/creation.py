@@ -138,9 +138,41 @@ def size_array(size: Size) -> Any:
     return all_ops["size_as_array"](size=size)
 
 
-def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype: Any = None) -> Any:
-    """`num` evenly spaced numbers from `start` to `stop` (with it if `endpoint`), as `(num,)`."""
-    return convert_to_tensor(np.linspace(start, stop, num, endpoint=endpoint), dtypes.standardize_dtype(dtype))
+def linspace(
+    start: Any, stop: Any, num: int = 50, endpoint: bool = True, retstep: bool = False, dtype: Any = None, axis: int = 0
+) -> Any:
+    """`num` evenly spaced numbers from `start` to `stop`.
+
+    Args:
+        start: the first number, or an array of them.
+        stop: the last number, or an array of them.
+        num: how many.
+        endpoint: whether `stop` is among them.
+        retstep: whether to give the distance too.
+        dtype: the dtype's name; by default the default float.
+        axis: where the new axis goes, if `start` or `stop` is an array.
+
+    Returns:
+        array `(num,)`, or with one more axis than `start` and `stop`; with `retstep`, a pair of it and the distance.
+    """
+    if num < 0:
+        raise ArgumentError(f"linspace of {num} numbers", "0 or more")
+    name = dtypes.standardize_dtype(dtype)
+    gaps = num - 1 if endpoint else num
+    if interpreter_of(start) is None and interpreter_of(stop) is None and not context.is_abstract():
+        values, step = np.linspace(start, stop, num, endpoint=endpoint, retstep=True, axis=axis)
+        values = convert_to_tensor(values, name)
+        return (values, convert_to_tensor(step, name if name in dtypes.FLOATS else None)) if retstep else values
+    wide = name if name in dtypes.FLOATS else dtypes.floatx()
+    start, stop = _e.cast(start, wide), _e.cast(stop, wide)
+    step = _a.divide(_a.subtract(stop, start), gaps) if gaps > 0 else _a.multiply(_a.subtract(stop, start), np.nan)
+    shares = np.arange(num) / max(gaps, 1)
+    # Both ends are met exactly: (1 - share) * start + share * stop.
+    rank = len(shape_of(step))
+    shares = shares.reshape((num,) + (1,) * rank).astype(dtypes.numpy_dtype(wide))
+    values = _a.add(_a.multiply(start, 1 - shares), _a.multiply(stop, shares))
+    values = _e.cast(all_ops["moveaxis"](values, 0, axis) if rank else values, name)
+    return (values, step) if retstep else values
 
 
 def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = None) -> Any:

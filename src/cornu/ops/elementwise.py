@@ -10,7 +10,7 @@ from cornu.ops.arithmetic import _whole
 
 __all__ = [
     "abs", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctanh", "bitwise_not", "cast", "ceil", "cos", "cosh",
-    "digamma", "erf", "erfinv", "exp", "expm1", "floor", "isfinite", "isinf", "isnan", "lgamma", "log", "log1p",
+    "digamma", "drop_mask", "erf", "erfinv", "exp", "expm1", "floor", "isfinite", "isinf", "isnan", "lgamma", "log", "log1p",
     "logical_not", "negative", "relu", "round_half_even", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt",
     "stop_gradient", "tan", "tanh", "where",
 ]  # fmt: skip
@@ -206,7 +206,7 @@ def cast(x: Spec, dtype=None) -> Spec:
 
 
 @primitive(promote=("x1", "x2"), family="elementwise")
-def select(condition: Spec, x1: Spec, x2: Spec) -> Spec:
+def choose(condition: Spec, x1: Spec, x2: Spec) -> Spec:
     """`x1` where `condition` holds, `x2` elsewhere; `condition` is boolean (`where` takes any)."""
     return Spec(broadcast_shapes(condition.shape, x1.shape, x2.shape), x1.dtype)
 
@@ -228,4 +228,15 @@ def where(condition: Spec, x1: Spec, x2: Spec) -> Spec:
         >>> cornu.ops.where([True, False], [1, 2], [10, 20]).tolist()
         [1, 20]
     """
-    return select(cast_to(condition, dtype="bool"), x1, x2)
+    return choose(cast_to(condition, dtype="bool"), x1, x2)
+
+
+@op(family="elementwise")
+def drop_mask(x: Spec) -> Spec:
+    """The value itself, without the mask that travels with it."""
+    from cornu.ops.creation import as_tensor
+
+    result = as_tensor(x)
+    if isinstance(result, Spec):
+        result.mask = None
+    return result

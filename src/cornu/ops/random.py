@@ -1,7 +1,7 @@
 """Random numbers as pure functions of a key, the same bits on every engine.
 
-The generator is Threefry 2x32 with 20 rounds (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), counted as
-`jax.random.bits` counts. A key is an array of two uint32; `key(seed)` makes one.
+The generator is Threefry 2x32 with 20 rounds (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011),
+counted as `jax.random.bits` counts. A key is an array of two uint32; `key(seed)` makes one.
 """
 
 from typing import Any
@@ -22,7 +22,10 @@ from cornu.ops import reduction as _r
 from cornu.ops._declare import op, shape_of
 from cornu.ops._rules import product
 
-__all__ = ["bits", "categorical_of", "fold_in", "gamma_of", "key", "normal_of", "permutation_of", "split", "truncated_normal_of", "uniform_of"]
+__all__ = [
+    "bits", "categorical_of", "fold_in", "gamma_of", "host_bits", "key", "normal_of", "permutation_of", "split",
+    "truncated_normal_of", "uniform_of",
+]  # fmt: skip
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
@@ -178,7 +181,8 @@ def gamma_of(key: Spec, alpha: Spec, shape=(), dtype=None) -> Spec:
         root = _a.add(np.float32(1), _a.multiply(c, x))
         v = _a.multiply(root, _a.multiply(root, root))
         safe = _e.where(_a.greater(v, 0.0), v, 1.0)
-        bound = _a.add(_a.multiply(np.float32(0.5), _a.multiply(x, x)), _a.multiply(d, _a.add(_a.subtract(1.0, v), _e.log(safe))))
+        rest = _a.multiply(d, _a.add(_a.subtract(1.0, v), _e.log(safe)))
+        bound = _a.add(_a.multiply(np.float32(0.5), _a.multiply(x, x)), rest)
         good = _a.logical_and(_a.greater(v, 0.0), _a.less(_e.log(u), bound))
         fresh = _a.logical_and(good, _e.logical_not(done))
         return _a.add(i, 1), _a.logical_or(done, good), _e.where(fresh, _a.multiply(d, v), value)
@@ -187,3 +191,41 @@ def gamma_of(key: Spec, alpha: Spec, shape=(), dtype=None) -> Spec:
     _, _, value = _control.while_loop(undecided, attempt, start)
     boost = _a.power(_open_unit(_i.get_item(keys, 1), shape), _a.divide(1.0, alpha))
     return _e.cast(_e.where(_a.less(alpha, 1.0), _a.multiply(value, boost), value), dtypes.standardize_dtype(dtype))
+
+
+# ---------------------------------------------------------------- on the host
+
+
+def host_bits(key: Any, count: int) -> np.ndarray:
+    """`bits(key, (count,))` computed at once in NumPy, for what is drawn on the host (initial weights, seeds).
+
+    Args:
+        key: two uint32.
+        count: how many.
+
+    Returns:
+        uint32 array `(count,)`.
+    """
+    low, high = np.asarray(key, np.uint32)
+    drawn = np.empty(count, np.uint32)
+    size = 1 << 14  # a block of counters and its two helpers stay in the processor's nearest cache
+    other, spare = np.empty(size, np.uint32), np.empty(size, np.uint32)
+    keys = (low, high, low ^ high ^ np.uint32(_PARITY))
+    with np.errstate(over="ignore"):
+        for start in range(0, count, size):
+            x1 = drawn[start : start + size]
+            x2, up = other[: len(x1)], spare[: len(x1)]
+            x2[:] = np.arange(start, start + len(x1), dtype=np.uint64)  # the counter's lower word; the upper one is 0
+            x2 += high
+            x1[:] = low
+            for group in range(5):
+                for rotation in _ROTATIONS[group % 2]:
+                    x1 += x2
+                    np.left_shift(x2, np.uint32(rotation), out=up)
+                    np.right_shift(x2, np.uint32(32 - rotation), out=x2)
+                    x2 |= up
+                    x2 ^= x1
+                x1 += keys[(group + 1) % 3]
+                x2 += keys[(group + 2) % 3] + np.uint32(group + 1)
+            x1 ^= x2
+    return drawn

@@ -35,7 +35,7 @@ TABLE |= {
     "stop_gradient": lax.stop_gradient,
     "as_tensor": jnp.asarray,
     "cast_to": lambda x, dtype: jnp.asarray(x).astype(dtypes.numpy_dtype(dtype)),
-    "select": lambda condition, x1, x2: jnp.where(condition, x1, x2),
+    "choose": lambda condition, x1, x2: jnp.where(condition, x1, x2),
 }
 
 

@@ -9,7 +9,7 @@ Sources, cited again where they are used:
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,14 @@ def _in_float64(function: Function) -> Callable[[np.ndarray], np.ndarray]:
             return function(x.astype(np.float64).reshape(-1)).reshape(x.shape).astype(x.dtype)
 
     return run
+
+
+def _polynomial(coefficients: Sequence[float], x: Floats) -> Floats:
+    """Horner's scheme, highest power first."""
+    result = np.zeros_like(x)
+    for coefficient in coefficients:
+        result = result * x + coefficient
+    return result
 
 
 # ---------------------------------------------------------------- error function
@@ -65,7 +73,7 @@ _LARGE = (
 
 def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: Floats) -> Floats:
     above, below = coefficients
-    return np.polyval(above, x) / np.polyval(below, x)
+    return _polynomial(above, x) / _polynomial(below, x)
 
 
 def _erfc_large(y: Floats) -> Floats:
@@ -77,14 +85,16 @@ def _erfc(y: Floats) -> Floats:
     """`1 - erf(y)` to full relative precision, for `y` from 0.46875 to 26."""
     scaled = np.piecewise(y, [y <= 4, y > 4], [lambda y: _ratio(_MIDDLE, y), _erfc_large, np.nan])
     near = np.trunc(y * 16) / 16  # `near**2` is exact, so the exponential loses nothing to rounding
-    return np.exp(-near * near) * np.exp(-(y - near) * (y + near)) * scaled
+    result: Floats = np.exp(-near * near) * np.exp(-(y - near) * (y + near)) * scaled
+    return result
 
 
 def _erf(x: Floats) -> Floats:
     y = np.minimum(np.abs(x), 6)  # from 6 on, 1 is the nearest float64
     small = y <= 0.46875
     size = np.piecewise(y, [small, ~small], [lambda y: y * _ratio(_SMALL, y * y), lambda y: 1 - _erfc(y)])
-    return np.copysign(size, x)
+    result: Floats = np.copysign(size, x)
+    return result
 
 
 @_in_float64
@@ -142,7 +152,8 @@ def erfinv(x: Floats) -> Floats:
     """
     y = np.abs(x)
     size = np.piecewise(y, [y <= 0.5, (y > 0.5) & (y < 1), y == 1], [_erfinv_middle, _erfinv_tail, np.inf, np.nan])
-    return np.copysign(size, x)
+    result: Floats = np.copysign(size, x)
+    return result
 
 
 # ---------------------------------------------------------------- gamma function
@@ -186,9 +197,10 @@ def _shifted(x: Floats, idle: float) -> tuple[Floats, list[Floats]]:
 def _lgamma_any(x: Floats) -> Floats:
     """Stirling's series (DLMF 5.11.1) after shifting `x > 0` (DLMF 5.5.1)."""
     far, steps = _shifted(x, idle=1.0)
-    series = np.polyval([b / (2 * k * (2 * k - 1)) for k, b in enumerate(_BERNOULLI, start=1)][::-1], far**-2) / far
+    series = _polynomial([b / (2 * k * (2 * k - 1)) for k, b in enumerate(_BERNOULLI, start=1)][::-1], far**-2) / far
     stirling = (far - 0.5) * (np.log(far) - 1) + (math.log(2 * math.pi) - 1) / 2 + series
-    return stirling - np.log(np.prod(steps, axis=0))
+    result: Floats = stirling - np.log(np.prod(steps, axis=0))
+    return result
 
 
 def _lgamma_positive(x: Floats) -> Floats:
@@ -197,8 +209,8 @@ def _lgamma_positive(x: Floats) -> Floats:
         x,
         [(x >= 0.5) & (x < 1.5), (x >= 1.5) & (x < 2.5)],
         [
-            lambda x: np.polyval(_LGAMMA_AT_2, x - 1) - np.log1p(x - 1),
-            lambda x: np.polyval(_LGAMMA_AT_2, x - 2),
+            lambda x: _polynomial(_LGAMMA_AT_2, x - 1) - np.log1p(x - 1),
+            lambda x: _polynomial(_LGAMMA_AT_2, x - 2),
             _lgamma_any,
         ],
     )
@@ -235,8 +247,9 @@ def _digamma_any(x: Floats) -> Floats:
     """The asymptotic series (DLMF 5.11.2) after shifting `x > 0` (DLMF 5.5.2)."""
     far, steps = _shifted(x, idle=np.inf)
     square = far**-2
-    series = np.polyval([b / (2 * k) for k, b in enumerate(_BERNOULLI, start=1)][::-1], square) * square
-    return np.log(far) - 0.5 / far - series - np.sum(1 / np.array(steps), axis=0)
+    series = _polynomial([b / (2 * k) for k, b in enumerate(_BERNOULLI, start=1)][::-1], square) * square
+    result: Floats = np.log(far) - 0.5 / far - series - np.sum(1 / np.array(steps), axis=0)
+    return result
 
 
 def _digamma_positive(x: Floats) -> Floats:
@@ -244,7 +257,7 @@ def _digamma_positive(x: Floats) -> Floats:
     return np.piecewise(
         x,
         [np.abs(x - _ROOT) < 0.25],
-        [lambda x: np.polyval(_DIGAMMA_AT_ROOT, (x - _ROOT) - _ROOT_REST), _digamma_any],
+        [lambda x: _polynomial(_DIGAMMA_AT_ROOT, (x - _ROOT) - _ROOT_REST), _digamma_any],
     )
 
 

@@ -58,7 +58,7 @@ TABLE |= {
     "stop_gradient": lambda x: x,
     "as_tensor": lambda x: x,
     "cast_to": _quiet(lambda x, dtype: _cast(x, dtype)),
-    "select": lambda condition, x1, x2: np.where(condition, x1, x2),
+    "choose": lambda condition, x1, x2: np.where(condition, x1, x2),
 }
 
 
@@ -250,10 +250,10 @@ def _dot_general(x1: Any, x2: Any, contract: Any, batch: Any) -> Any:
     inner = int(np.prod([x1.shape[a] for a in contract[0]], dtype=int))
     rows, columns = [x1.shape[a] for a in free_1], [x2.shape[a] for a in free_2]
     product = np.matmul(
-        left.reshape(*batches, int(np.prod(rows, dtype=int)), inner),
-        right.reshape(*batches, inner, int(np.prod(columns, dtype=int))),
+        left.reshape((*batches, int(np.prod(rows, dtype=int)), inner)),
+        right.reshape((*batches, inner, int(np.prod(columns, dtype=int)))),
     )
-    return product.reshape(*batches, *rows, *columns)
+    return product.reshape((*batches, *rows, *columns))
 
 
 TABLE |= {"matmul": _wide(np.matmul), "dot_general": _wide(_dot_general)}
@@ -262,4 +262,18 @@ for _name in (
     "window_sum window_sum_gradient window_max window_max_gradient window_max_take"
 ).split():
     TABLE[_name] = _quiet(getattr(windows, _name))
+
+
+def _as_array(function: Callable[..., Any]) -> Callable[..., Any]:
+    """NumPy gives scalars where an array with no axes is meant; a float64 scalar would count as a Python number."""
+
+    def run(*args: Any, **static: Any) -> Any:
+        result = function(*args, **static)
+        return np.asarray(result) if isinstance(result, np.generic) else result
+
+    return run
+
+
+for _name, _function in TABLE.items():
+    TABLE[_name] = _as_array(_function)
 TABLE |= control.UNROLLED

@@ -1,0 +1,184 @@
+"""`Function`: a graph with structured inputs and outputs; data is bound to the inputs by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from cornu.core import dtypes, tree
+from cornu.core.dims import Dim, shape_text
+from cornu.core.errors import BindingError, DataError, DtypeError, GraphError, ShapeError, near_miss
+from cornu.graph.plan import Plan
+from cornu.graph.symbolic import SymbolicTensor
+from cornu.ops._declare import dtype_of, host_array, interpreter_of, shape_of
+from cornu.ops.creation import as_tensor
+from cornu.ops.elementwise import cast_to
+from cornu.ops.movement import reshape_to
+
+__all__ = ["Function"]
+
+
+class Function:
+    """The graph from some symbolic tensors to others.
+
+    Args:
+        inputs: a structure of symbolic tensors.
+        outputs: a structure of symbolic tensors.
+        owner: the name of the model, for messages.
+
+    Raises:
+        GraphError: if something is no symbolic tensor, an input is named twice, or an output does not follow from the inputs.
+    """
+
+    def __init__(self, inputs: Any, outputs: Any, owner: str = "model") -> None:
+        self.inputs = inputs
+        self.outputs = outputs
+        self.owner = owner
+        for what, structure in (("inputs", inputs), ("outputs", outputs)):
+            for path, tensor in tree.flatten_with_path(structure):
+                if type(tensor) is not SymbolicTensor:
+                    place = "".join(f"[{key!r}]" for key in path)
+                    raise GraphError(
+                        f"{owner!r} got {tensor!r:.60} ({type(tensor).__name__}) as {what}{place}",
+                        "symbolic tensors, from Input(...) and calls of layers on it",
+                    )
+        self.flat_inputs: list[SymbolicTensor] = tree.leaves(inputs)
+        self.flat_outputs: list[SymbolicTensor] = tree.leaves(outputs)
+        if len({id(tensor) for tensor in self.flat_inputs}) != len(self.flat_inputs):
+            raise GraphError(f"{owner!r} got the same tensor as two inputs", "each input once")
+        self.plan = Plan(self.flat_inputs, self.flat_outputs)
+        self.input_names = [tensor.node.name for tensor in self.flat_inputs]
+
+    def bind(self, values: Any) -> list[Any]:
+        """The values in the order of the inputs, bound by name where there are names.
+
+        Args:
+            values: a structure like that of the inputs, or a dict by the inputs' names.
+
+        Raises:
+            BindingError: if a key is missing, extra or misspelt, or the structure differs.
+        """
+        expected = self.inputs
+        if type(values) is dict and not isinstance(expected, dict):
+            return self._by_name(values)
+        if isinstance(expected, dict) and not isinstance(values, dict) and len(expected) == 1:
+            values = {next(iter(expected)): values}
+        if not isinstance(expected, (list, tuple, dict)):
+            if isinstance(values, (list, tuple)) and len(values) == 1 and _is_array(values[0]):
+                values = values[0]
+            return [values]
+        if isinstance(expected, (list, tuple)) and len(expected) == 1 and not isinstance(values, (list, tuple)):
+            values = [values]
+        return self._like(expected, values)
+
+    def _by_name(self, values: dict[str, Any]) -> list[Any]:
+        self._check_keys(values, self.input_names, "inputs")
+        return [values.get(name) for name in self.input_names]
+
+    def _check_keys(self, values: dict[str, Any], names: list[str], where: str) -> None:
+        optional = {t.node.name for t in self.flat_inputs if getattr(t.node.operation, "optional", False)}
+        for key in values:
+            if key not in names:
+                raise BindingError(
+                    f"{self.owner!r} got {key!r} among its {where}{near_miss(key, names)}",
+                    f"exactly the keys {sorted(map(str, names))}",
+                    f"rename or leave out {key!r}",
+                )
+        missing = [name for name in names if name not in values and name not in optional]
+        if missing:
+            raise BindingError(
+                f"{self.owner!r} got {where} without {', '.join(map(repr, missing))}",
+                f"exactly the keys {sorted(map(str, names))}; given: {sorted(map(str, values))}",
+            )
+
+    def _like(self, expected: Any, values: Any) -> list[Any]:
+        """The leaves of `values` where `expected` has leaves, dicts by key."""
+        found: list[Any] = []
+        pending: list[tuple[Any, Any, str]] = [(expected, values, "inputs")]
+        while pending:
+            want, have, place = pending.pop()
+            if isinstance(want, dict):
+                if not isinstance(have, dict):
+                    raise BindingError(
+                        f"{self.owner!r} got {_kind(have)} as {place}",
+                        f"a dict with the keys {sorted(map(str, want))}",
+                        "bind by name: {" + ", ".join(f"{key!r}: ..." for key in want) + "}",
+                    )
+                self._check_keys(have, list(want), place)
+                pending.extend((want[key], have.get(key), f"{place}[{key!r}]") for key in reversed(tree._keys(want)))
+            elif isinstance(want, (list, tuple)):
+                if not isinstance(have, (list, tuple)) or len(have) != len(want):
+                    count = f" of {len(have)}" if isinstance(have, (list, tuple)) else ""
+                    raise BindingError(
+                        f"{self.owner!r} got {_kind(have)}{count} as {place}",
+                        f"a list of {len(want)}: {', '.join(t.node.name for t in tree.leaves(want))}",
+                    )
+                pending.extend((w, h, f"{place}[{i}]") for i, (w, h) in reversed(list(enumerate(zip(want, have, strict=True)))))
+            else:
+                found.append(have)
+        return found
+
+    def prepared(self, values: list[Any]) -> list[Any]:
+        """Bound values checked against the inputs: rank, sizes and dtype."""
+        return [
+            self._prepare(tensor, value) for tensor, value in zip(self.flat_inputs, values, strict=True)
+        ]
+
+    def _prepare(self, tensor: SymbolicTensor, value: Any) -> Any:
+        if value is None:
+            if getattr(tensor.node.operation, "optional", False):
+                return None
+            raise BindingError(f"{self.owner!r} got None for the input {tensor.name!r}", "an array")
+        if type(value) is SymbolicTensor:
+            return self._fitted(tensor, value)
+        if interpreter_of(value) is None:
+            host = _numbers(value, tensor.name)
+            if host.dtype.kind == "f" and tensor.dtype in dtypes.INTEGERS and not np.array_equal(host, np.trunc(host)):
+                raise DtypeError(
+                    f"input {tensor.name!r} got {host.dtype} values that are not whole, such as {host[host != np.trunc(host)].flat[0]}",
+                    f"whole numbers of dtype {tensor.dtype}",
+                )
+            value = as_tensor(host_array(host, tensor.dtype))
+        elif dtype_of(value) != tensor.dtype:
+            value = cast_to(value, dtype=tensor.dtype)
+        return self._fitted(tensor, value)
+
+    def _fitted(self, tensor: SymbolicTensor, value: Any) -> Any:
+        want, have = tensor.shape, shape_of(value)
+        if len(have) == len(want) - 1 and want[-1] == 1:
+            value = reshape_to(value, shape=(*have, 1))
+        elif len(have) == len(want) + 1 and have[-1] == 1:
+            value = reshape_to(value, shape=have[:-1])
+        have = shape_of(value)
+        if len(have) != len(want):
+            hint = "add the batch axis: x[None]" if len(have) == len(want) - 1 else None
+            raise ShapeError(
+                f"input {tensor.name!r} of {self.owner!r} got shape {shape_text(have)}", f"shape {shape_text(want)}", hint
+            )
+        for axis, (w, h) in enumerate(zip(want, have, strict=True)):
+            if not isinstance(w, Dim) and not isinstance(h, Dim) and w != h:
+                raise ShapeError(
+                    f"input {tensor.name!r} of {self.owner!r} got shape {shape_text(have)}",
+                    f"shape {shape_text(want)}; axis {axis} is {h}",
+                )
+        return value
+
+    def __call__(self, values: Any, keep: Callable[..., None] | None = None, follow_masks: bool = False) -> Any:
+        """The outputs, in their structure, for a structure of values."""
+        flat = self.plan.run(self.prepared(self.bind(values)), keep, follow_masks)
+        return tree.pack(self.outputs, flat)
+
+
+def _kind(value: Any) -> str:
+    return f"a {type(value).__name__}" if not _is_array(value) else "one array"
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or interpreter_of(value) is not None
+
+
+def _numbers(value: Any, name: str) -> np.ndarray:
+    try:
+        return host_array(value)
+    except DtypeError as error:
+        raise DataError(f"input {name!r} {error.got}", error.expected, error.fix) from None

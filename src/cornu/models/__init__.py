@@ -1,0 +1,7 @@
+"""Models: a Functional graph, a Sequential stack, or a class of your own."""
+
+from cornu.models.functional import Functional
+from cornu.models.model import Model
+from cornu.models.sequential import Sequential
+
+__all__ = ["Functional", "Model", "Sequential"]

@@ -1,0 +1,110 @@
+"""When the loss leaves the finite numbers: which layer and op made the first value that is not finite."""
+
+from typing import Any
+
+import numpy as np
+
+from cornu.autodiff.tape import tape_value_and_grad
+from cornu.core import context, tree
+from cornu.core.errors import NonFiniteError
+from cornu.core.variable import Variable, read_all
+from cornu.layers._clock import clock
+from cornu.layers._context import call_in_force
+from cornu.ops._declare import Op
+from cornu.ops.creation import convert_to_numpy
+
+__all__ = ["explain"]
+
+
+class _Found(Exception):
+    """The first op whose result is not finite though its arguments are."""
+
+    def __init__(self, op: Op, path: str | None, arrays: Any) -> None:
+        self.op, self.path, self.arrays = op, path, arrays
+
+
+def _bad(values: Any) -> bool:
+    for leaf in tree.leaves(values):
+        if hasattr(leaf, "dtype") and hasattr(leaf, "shape"):
+            host = np.asarray(leaf)
+            if host.dtype.kind == "f" or host.dtype.name == "bfloat16":
+                if not np.isfinite(host.astype("float32")).all():
+                    return True
+    return False
+
+
+def _watch(op: Op, arrays: Any, result: Any) -> None:
+    # Constants such as the -inf of a masked softmax come in as arguments; only what an op makes itself counts.
+    if op.is_primitive and op.family not in ("creation", "movement", "control") and _bad(result) and not _bad(arrays):
+        call = call_in_force()
+        raise _Found(op, call.path if call is not None else None, arrays)
+
+
+def explain(model: Any, engine: Any, batch: Any, number: int, trained: list[Variable]) -> NonFiniteError:
+    """Run a step again, op by op, on the last good weights, to find where it went wrong.
+
+    Args:
+        model: the model; its variables hold the last good values.
+        engine: the engine.
+        batch: the batch of the step.
+        number: the step's number.
+        trained: the variables the step trains.
+
+    Returns:
+        the error to raise.
+    """
+    place, inputs = _first_bad_input(batch), None
+    if place is not None:
+        origin, fix = f"the data: {place} holds values that are not finite", "clean or mask that data before training"
+    else:
+        found, backwards = _replay(model, engine, batch, number, trained)
+        fix = "lower the learning rate, scale the data, or clip gradients (clipnorm=1.0)"
+        if found is None:
+            origin = "the optimizer's update"
+        else:
+            layer = f"layer {found.path!r}" if found.path else "the loss"
+            way = "the gradient of " if backwards else ""
+            origin = f"{way}{layer}, op {found.op.name!r}"
+            shapes = [getattr(leaf, "shape", ()) for leaf in tree.leaves(found.arrays) if hasattr(leaf, "shape")]
+            inputs = ", ".join(map(str, shapes))
+    error = NonFiniteError(
+        f"training left the finite numbers at step {number}: first in {origin}",
+        "finite losses and weights; the model keeps the last good weights",
+        fix,
+    )
+    if place is None and inputs:
+        error.inputs = inputs
+    return error
+
+
+def _first_bad_input(batch: Any) -> str | None:
+    for name, part in zip(("x", "y", "sample_weight"), batch, strict=False):
+        for path, leaf in tree.flatten_with_path(part):
+            if leaf is not None and _bad(convert_to_numpy(leaf)):
+                return name + "".join(f"[{key!r}]" for key in path)
+    return None
+
+
+def _replay(model: Any, engine: Any, batch: Any, number: int, trained: list[Variable]) -> tuple[_Found | None, bool]:
+    x, y, weight = batch
+
+    def forward(values: list[Any]) -> tuple[Any, Any]:
+        with context.bind(trained, values):
+            y_pred = model(x, training=True)
+            loss = model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=weight, training=True)
+        forward.done = True  # type: ignore[attr-defined]
+        return loss, None
+
+    forward.done = False  # type: ignore[attr-defined]
+    token, loops = context.watcher.set(_watch), context.unroll.set(True)
+    try:
+        with context.use_engine(engine), context.bind([], []), clock(np.int32(number)), np.errstate(all="ignore"):
+            tape_value_and_grad(forward)(read_all(trained))
+    except _Found as found:
+        return found, bool(forward.done)  # type: ignore[attr-defined]
+    except Exception:  # a step that cannot be replayed (native functions) has no origin to name
+        return None, False
+    finally:
+        context.watcher.reset(token)
+        context.unroll.reset(loops)
+    return None, False

@@ -1,0 +1,148 @@
+"""The loop: it feeds batches to a compiled step, keeps the callbacks and the progress informed, and never waits for the engine
+unless somebody reads a value."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from cornu.core import tree
+from cornu.layers.base import structure_version
+from cornu.ops.creation import convert_to_numpy
+from cornu.training import guard
+from cornu.training.data import Source
+from cornu.training.step import State
+
+__all__ = ["Logs", "Runner"]
+
+# How many steps may be in flight before the oldest is asked whether it was finite.
+_IN_FLIGHT = 8
+
+
+class Logs(Mapping[str, Any]):
+    """Logs whose values are read (and waited for) when somebody looks."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self._values = values
+
+    def __getitem__(self, name: str) -> Any:
+        return scalar(self._values[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def read(self) -> dict[str, Any]:
+        """All values as a plain dict."""
+        return {name: scalar(value) for name, value in self._values.items()}
+
+    def __repr__(self) -> str:
+        return repr(self.read())
+
+
+def scalar(value: Any) -> Any:
+    """An engine's scalar as a Python float; anything else as a host array."""
+    host = np.asarray(convert_to_numpy(value))
+    return float(host) if host.ndim == 0 else host
+
+
+class Runner:
+    """Compiled steps over one state.
+
+    Args:
+        model: the model.
+        engine: the engine in force.
+        state: the variables' values.
+    """
+
+    def __init__(self, model: Any, engine: Any, state: State) -> None:
+        self.model = model
+        self.engine = engine
+        self.state = state
+        self.alive: Any = engine.from_host(np.array(True))
+        self._flight: deque[tuple[int, Any, Any]] = deque()
+        self._version = structure_version[0]
+        self._train: Callable[..., Any] | None = None
+        self._test: Callable[..., Any] | None = None
+
+    def to_engine(self, batch: Any) -> Any:
+        """A batch's arrays as the engine's values."""
+        return tree.map_structure(lambda leaf: None if leaf is None else self.engine.from_any(_host(leaf)), batch)
+
+    def train(self, number: int, batch: Any) -> dict[str, Any]:
+        """One training step; its logs may still be under way."""
+        if self._train is None or self._version != structure_version[0]:
+            self._version = structure_version[0]
+            self._train = self.model._compiled_train(self.engine, self.state.variables)
+        batch = self.to_engine(batch)
+        self.state.values, logs, alive = self._train(self.state.values, np.int32(number), self.alive, batch)
+        self.alive = alive
+        self._flight.append((number, alive, batch))
+        if len(self._flight) > _IN_FLIGHT:
+            self._settle(1)
+        result: dict[str, Any] = logs
+        return result
+
+    def _settle(self, count: int) -> None:
+        """Ask the oldest steps in flight whether they were finite.
+
+        Raises:
+            NonFiniteError: if one was not.
+        """
+        for _ in range(count):
+            number, alive, batch = self._flight.popleft()
+            if not bool(convert_to_numpy(alive)):
+                self._flight.clear()
+                raise guard.explain(self.model, self.engine, batch, number, self.model.trainable_variables)
+
+    def settle(self) -> None:
+        """Ask all steps in flight whether they were finite."""
+        if self._flight:
+            number, alive, batch = self._flight[-1]
+            if bool(convert_to_numpy(alive)):
+                self._flight.clear()
+            else:
+                self._settle(len(self._flight))
+
+    def test(self, number: int, batch: Any) -> dict[str, Any]:
+        """One step of evaluation."""
+        if self._test is None:
+            self._test = self.model._compiled_test(self.engine, self.state.variables)
+        changed, logs = self._test(self.state.values, np.int32(number), self.to_engine(batch))
+        for place, value in changed.items():
+            self.state.values[place] = value
+        result: dict[str, Any] = logs
+        return result
+
+    def evaluate(self, source: Source, steps: int | None, callbacks: Any) -> dict[str, Any]:
+        """Run all batches of a source through `test`."""
+        self.model.reset_metrics()
+        callbacks.on_test_begin()
+        logs: dict[str, Any] = {}
+        for number, batch in enumerate(_limited(source.epoch(0), steps)):
+            callbacks.on_test_batch_begin(number)
+            logs = self.test(number, batch)
+            callbacks.on_test_batch_end(number, Logs(logs))
+            if self.model.stop_evaluating:
+                break
+        read = Logs(logs).read()
+        callbacks.on_test_end(read)
+        return read
+
+
+def _host(leaf: Any) -> Any:
+    return leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+
+
+def _limited(batches: Iterator[Any], steps: int | None) -> Iterator[Any]:
+    if steps is None:
+        yield from batches
+        return
+    for _ in range(steps):
+        batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch

@@ -1,0 +1,145 @@
+"""One pure step of training, and the state it carries from one step to the next.
+
+`train_step`, `test_step` and `predict_step` are written with variables that are read and assigned. Here each becomes a pure function
+`(values, step number, batch) -> (values, logs, finite)`, by binding the variables to values; the engine compiles it whole.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+from cornu.core import context
+from cornu.core.variable import Variable
+from cornu.layers._clock import clock
+from cornu.ops import arithmetic as _a
+from cornu.ops import elementwise as _e
+from cornu.ops import reduction as _r
+from cornu.ops._declare import dtype_of
+
+__all__ = ["State", "forward_step", "note_loss", "train_step"]
+
+_losses: ContextVar[list[Any] | None] = ContextVar("cornu_step_losses", default=None)
+
+
+def note_loss(loss: Any) -> None:
+    """Tell the step in progress of its loss, so that it can watch it."""
+    noted = _losses.get()
+    if noted is not None:
+        noted.append(loss)
+
+
+class State:
+    """Where variables live while a loop runs: a list of the engine's values.
+
+    Args:
+        variables: the variables, each once.
+        engine: the engine in force.
+    """
+
+    def __init__(self, variables: list[Variable], engine: Any) -> None:
+        self.variables = variables
+        self.engine = engine
+        self.index = {id(variable): i for i, variable in enumerate(variables)}
+        self.values: list[Any] = []
+
+    def read(self, variable: Variable) -> Any:
+        """The variable's current value, as a host copy (the step may reuse the engine's memory)."""
+        return np.array(self.engine.to_host(self.values[self.index[id(variable)]]))
+
+    def write(self, variable: Variable, value: Any) -> None:
+        """Replace the variable's value."""
+        with context.use_engine(self.engine):
+            self.values[self.index[id(variable)]] = self.engine.own(value, variable.dtype)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator["State"]:
+        """Take the variables' values over for a block, and give them back at its end, whatever happens."""
+        with context.use_engine(self.engine):
+            # Copies: the step may reuse the memory of what it is given.
+            self.values = [self._fresh(variable) for variable in self.variables]
+            for variable in self.variables:
+                variable.holder = self
+            try:
+                yield self
+            finally:
+                for variable, value in zip(self.variables, self.values, strict=True):
+                    variable.holder = None
+                    variable.set_value(value)
+
+    def _fresh(self, variable: Variable) -> Any:
+        return self.engine.from_host(np.array(self.engine.to_host(self.engine.from_any(variable.stored()))))
+
+
+def _finite(noted: list[Any], old: list[Any], new: list[Any]) -> Any:
+    """Whether the step's losses and all values it changed are finite."""
+    good: Any = None
+    for value in noted:
+        one = _e.isfinite(_e.cast(value, "float32"))
+        good = one if good is None else _a.logical_and(good, one)
+    for before, after in zip(old, new, strict=True):
+        if after is not before and dtype_of(after) in ("float32", "float64", "bfloat16", "float16"):
+            one = _e.isfinite(_r.sum(_a.multiply(_e.cast(after, "float32"), 0.0)))
+            good = one if good is None else _a.logical_and(good, one)
+    return good
+
+
+def train_step(
+    method: Callable[[Any], dict[str, Any]], variables: list[Variable], guarded: list[Variable] | None
+) -> Callable[..., Any]:
+    """A step that changes state.
+
+    Args:
+        method: the model's `train_step`.
+        variables: all variables it may read or assign.
+        guarded: the weights that must stay finite; `None` to watch nothing.
+
+    Returns:
+        function `(values, number, alive, batch) -> (values, logs, alive)`. A step whose loss or new weights are not finite changes
+        nothing, and neither does any after it (`alive` is false from then on).
+    """
+    watched = None if guarded is None else {id(variable) for variable in guarded}
+
+    def step(values: list[Any], number: Any, alive: Any, batch: Any) -> Any:
+        noted: list[Any] = []
+        token = _losses.set(noted)
+        try:
+            with context.bind(variables, values) as scope, clock(number):
+                logs = method(batch)
+                new = [scope.values[id(variable)] for variable in variables]
+        finally:
+            _losses.reset(token)
+        if watched is None:
+            return new, logs, alive
+        pairs = [(o, n) for v, o, n in zip(variables, values, new, strict=True) if id(v) in watched]
+        good = _finite(noted, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+        if good is None:
+            return new, logs, alive
+        alive = _a.logical_and(alive, good)
+        kept = [n if n is o else _e.select(alive, n, o) for o, n in zip(values, new, strict=True)]
+        return kept, logs, alive
+
+    return step
+
+
+def forward_step(method: Callable[[Any], Any], variables: list[Variable]) -> Callable[..., Any]:
+    """A step without training.
+
+    Args:
+        method: the model's `test_step` or `predict_step`.
+        variables: all variables it may read or assign.
+
+    Returns:
+        function `(values, number, batch) -> (changed, result)`, where `changed` maps places in `values` to new values.
+    """
+    place = {id(variable): i for i, variable in enumerate(variables)}
+
+    def step(values: list[Any], number: Any, batch: Any) -> Any:
+        with context.bind(variables, values) as scope, clock(number):
+            result = method(batch)
+            changed = {place[key]: scope.values[key] for key in scope.assigned if key in place}
+        return changed, result
+
+    return step

@@ -1,0 +1,616 @@
+"""`Trainer`: what every model can do with data: compile, fit, evaluate, predict, and the steps they are made of."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from cornu import optimizers
+from cornu.autodiff import value_and_grad
+from cornu.core import context, tree
+from cornu.core.errors import ArgumentError, BuildError, CornuError, DataError
+from cornu.core.variable import Variable, read_all
+from cornu.engines import registry as engines
+from cornu.graph import masks
+from cornu.layers.base import Layer, structure_version
+from cornu.metrics import Metric
+from cornu.ops import arithmetic as _a
+from cornu.ops import elementwise as _e
+from cornu.ops._declare import shape_of, to_spec
+from cornu.training.data import Source, as_source
+from cornu.training.loop import Logs, Runner, scalar
+from cornu.training.objective import Objective
+from cornu.training.step import State, forward_step, note_loss, train_step
+
+__all__ = ["Trainer"]
+
+
+class Trainer:
+    """Training for models; mixed into `Model`."""
+
+    optimizer: Any
+    name: str
+    variables: list[Variable]
+    trainable_variables: list[Variable]
+
+    def _set_trainer(self) -> None:
+        own = vars(self)
+        own.setdefault("optimizer", None)
+        own.setdefault("stop_training", False)
+        own.setdefault("stop_evaluating", False)
+        own.setdefault("stop_predicting", False)
+        own.setdefault("run_eagerly", False)
+        own.setdefault("history", None)
+        own.setdefault("_objective", None)
+        own.setdefault("_compile_arguments", None)
+        own.setdefault("_compile_engine", None)
+        own.setdefault("_guard", True)
+        own.setdefault("_cache", {})
+        own.setdefault("_step_number", 0)
+
+    # ------------------------------------------------ compile
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: Any = "auto",
+        auto_scale_loss: bool = True,
+        engine: str | None = None,
+        stop_on_nonfinite: bool = True,
+    ) -> None:
+        """Say how to train.
+
+        Args:
+            optimizer: an optimizer or its name.
+            loss: a loss, or a list or dict by output name.
+            loss_weights: numbers by which the losses are weighted, a list or dict by output name.
+            metrics: a list of metrics; for several outputs a list of lists, or a dict by output name.
+            weighted_metrics: metrics to which sample weights apply.
+            run_eagerly: whether steps run uncompiled, op by op, so that a debugger can stop in them.
+            steps_per_execution: a hint; the results are the same.
+            jit_compile: kept for Keras's sake; `run_eagerly` decides.
+            auto_scale_loss: whether the loss is scaled under `mixed_float16`.
+            engine: the engine for `fit`, `evaluate` and `predict`, unless they name one.
+            stop_on_nonfinite: whether training stops, on the last good weights, when the loss or a weight is not finite.
+        """
+        optimizer = optimizers.get(optimizer)
+        if auto_scale_loss and self.dtype_policy.name == "mixed_float16":  # type: ignore[attr-defined]
+            if not isinstance(optimizer, optimizers.LossScaleOptimizer):
+                optimizer = optimizers.LossScaleOptimizer(optimizer, name="loss_scale_optimizer")
+        if not isinstance(steps_per_execution, int) or steps_per_execution < 1:
+            raise ArgumentError(f"compile got steps_per_execution={steps_per_execution!r}", "a whole number above zero")
+        if engine is not None:
+            engines.get(engine)
+        own = vars(self)
+        own["optimizer"] = optimizer
+        own["_objective"] = Objective(loss, loss_weights, metrics, weighted_metrics)
+        own["run_eagerly"] = run_eagerly
+        own["_compile_engine"] = engine
+        own["_guard"] = stop_on_nonfinite
+        own["_compile_arguments"] = {
+            "optimizer": optimizer,
+            "loss": loss,
+            "loss_weights": loss_weights,
+            "metrics": metrics,
+            "weighted_metrics": weighted_metrics,
+            "run_eagerly": run_eagerly,
+            "steps_per_execution": steps_per_execution,
+            "jit_compile": jit_compile,
+        }
+        own["_cache"] = {}
+
+    @property
+    def compiled(self) -> bool:
+        """Whether `compile` was called."""
+        return vars(self)["_objective"] is not None
+
+    @property
+    def loss(self) -> Any:
+        """What `compile` was given as loss."""
+        return None if self._compile_arguments is None else self._compile_arguments["loss"]
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        """What `compile` was given, as objects."""
+        return None if self._compile_arguments is None else dict(self._compile_arguments)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile as a file says."""
+        self.compile(**config)
+        if self.built:  # type: ignore[attr-defined]
+            self.optimizer.build(self.trainable_variables)
+
+    def _need_compiled(self, what: str) -> None:
+        if not self.compiled:
+            raise BuildError(
+                f"{what} of model {self.name!r}, which is not compiled",
+                "a compiled model",
+                "model.compile(optimizer='adam', loss=..., metrics=[...]) first",
+            )
+
+    # ------------------------------------------------ metrics
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The metrics: the loss, those of `compile`, those of layers and of the model itself."""
+        return [metric for _, metric in self._named_metrics()]
+
+    def _named_metrics(self) -> list[tuple[str, Metric]]:
+        found: dict[int, tuple[str, Metric]] = {}
+        if self._objective is not None:
+            for name, metric in self._objective.all():
+                found[id(metric)] = (name, metric)
+        for layer in self._flatten_layers():  # type: ignore[attr-defined]
+            for metric in _metrics_of(layer):
+                found.setdefault(id(metric), (metric.name, metric))
+        return list(found.values())
+
+    @property
+    def metrics_names(self) -> list[str]:
+        """The names metrics are logged under."""
+        return [name for name, _ in self._named_metrics()]
+
+    @property
+    def metrics_variables(self) -> list[Variable]:
+        """The variables of all metrics."""
+        return [variable for metric in self.metrics for variable in metric.variables]
+
+    def reset_metrics(self) -> None:
+        """Begin all metrics anew."""
+        for metric in self.metrics:
+            metric.reset_state()
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """The results of all metrics by name."""
+        found: dict[str, Any] = {}
+        for name, metric in self._named_metrics():
+            result = metric.result()
+            found.update(result if isinstance(result, dict) else {name: result})
+        return found
+
+    # ------------------------------------------------ what subclasses may write
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """The loss of a batch: those of the outputs and the model's penalties, added up.
+
+        Args:
+            x: the inputs.
+            y: the targets.
+            y_pred: the outputs.
+            sample_weight: weights of the rows.
+            training: whether this is a training step.
+
+        Returns:
+            a scalar.
+        """
+        total: Any = None
+        each: list[Any] = []
+        if self._objective is not None:
+            self._bind_objective(y, y_pred)
+            total, each = self._objective.loss(y, y_pred, sample_weight)
+        for penalty in self.losses:  # type: ignore[attr-defined]
+            penalty = _e.cast(penalty, "float32")
+            total = penalty if total is None else _a.add(total, penalty)
+        if total is None:
+            raise BuildError(
+                f"model {self.name!r} has no loss", "a loss in compile, add_loss in a layer, or compute_loss of your own"
+            )
+        if self._objective is not None:
+            rows = next((shape_of(leaf)[0] for leaf in tree.leaves(x) if leaf is not None and shape_of(leaf)), 1)
+            self._objective.track(_e.stop_gradient(total), [None if v is None else _e.stop_gradient(v) for v in each], rows)
+        return total
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """Update the metrics with a batch and give their results by name."""
+        if self._objective is not None:
+            self._bind_objective(y, y_pred)
+            if y is not None:
+                self._objective.update(y, y_pred, sample_weight)
+        return self.get_metrics_result()
+
+    def _bind_objective(self, y: Any, y_pred: Any) -> None:
+        if not self._objective.built:
+            names = self.output_names if getattr(self, "_function", None) is not None else None  # type: ignore[attr-defined]
+            self._objective.build(y, y_pred, names)
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One step of training: forward, loss, gradient, update, metrics.
+
+        Args:
+            data: `(x, y, sample_weight)`; parts may be `None`.
+
+        Returns:
+            logs by name.
+        """
+        x, y, sample_weight = unpack(data)
+        variables = self.trainable_variables
+
+        def forward() -> Any:
+            y_pred = self(x, training=True)  # type: ignore[operator]
+            loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+            note_loss(loss)
+            return self.optimizer.scale_loss(loss), (y_pred, tree.map_structure(masks.mask_of, y_pred))
+
+        if variables:
+            (_, (y_pred, found)), gradients = value_and_grad(forward, variables, has_aux=True)()
+            self.optimizer.apply(gradients, variables)
+        else:
+            _, (y_pred, found) = forward()
+        tree.map_structure(masks.set_mask, y_pred, found)
+        return self.compute_metrics(x, y, y_pred, sample_weight)
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """One step of evaluation; `data` as for `train_step`."""
+        x, y, sample_weight = unpack(data)
+        y_pred = self(x, training=False)  # type: ignore[operator]
+        self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False)
+        return self.compute_metrics(x, y, y_pred, sample_weight)
+
+    def predict_step(self, data: Any) -> Any:
+        """The outputs for a batch; `data` as for `train_step`."""
+        return self(unpack(data)[0], training=False)  # type: ignore[operator]
+
+    # ------------------------------------------------ compiled steps
+
+    def _compiled_train(self, engine: Any, variables: list[Variable]) -> Callable[..., Any]:
+        guarded = self.trainable_variables if self._guard else None
+        return self._compiled("train", engine, variables, lambda: train_step(self.train_step, variables, guarded), True)
+
+    def _compiled_test(self, engine: Any, variables: list[Variable]) -> Callable[..., Any]:
+        return self._compiled("test", engine, variables, lambda: forward_step(self.test_step, variables), False)
+
+    def _compiled_predict(self, engine: Any, variables: list[Variable]) -> Callable[..., Any]:
+        return self._compiled("predict", engine, variables, lambda: forward_step(self.predict_step, variables), False)
+
+    def _compiled(
+        self, kind: str, engine: Any, variables: list[Variable], make: Callable[[], Any], donate: bool
+    ) -> Callable[..., Any]:
+        key = (kind, engine.name, tuple(map(id, variables)), self.run_eagerly)
+        cached = self._cache.get(key)
+        if cached is None or cached[0] != structure_version[0]:
+            step = make()
+            compiled = step if self.run_eagerly else engine.compile(step, donate=donate)
+            cached = self._cache[key] = (structure_version[0], compiled)
+        result: Callable[..., Any] = cached[1]
+        return result
+
+    def _all_variables(self) -> list[Variable]:
+        """Everything a training step may read or change, each once."""
+        found = {id(v): v for v in self.variables}
+        if self.optimizer is not None:
+            found.update((id(v), v) for v in self.optimizer.variables)
+        found.update((id(v), v) for v in self.metrics_variables)
+        return list(found.values())
+
+    def _engine(self, name: Any) -> Any:
+        chosen = name or self._compile_engine
+        return engines.get(chosen) if chosen else context.engine_in_force()
+
+    def _prepare(self, engine: Any, batch: Any, objective: bool = True) -> None:
+        """Make all variables, by running the model once on Specs of a batch."""
+        x, y, sample_weight = batch
+        with context.use_engine(engine):
+            try:
+                with context.abstract(), context.bind([], []):
+                    specs = tree.map_structure(lambda leaf: None if leaf is None else to_spec(leaf), (x, y, sample_weight))
+                    y_pred = self(specs[0], training=True)  # type: ignore[operator]
+                    if objective and self._objective is not None:
+                        self._bind_objective(specs[1], y_pred)
+                        self._objective.loss(specs[1], y_pred, specs[2])
+                        self._objective.update(specs[1], y_pred, specs[2]) if specs[1] is not None else None
+            except CornuError:
+                if self._own_steps() and not objective:
+                    return
+                if self._own_steps():
+                    return self._prepare(engine, batch, objective=False)
+                raise
+            except (TypeError, AttributeError):
+                # Native functions of an engine do not know Specs: make the variables by a real call instead.
+                self(x, training=False)  # type: ignore[operator]
+            self._clear_losses()  # type: ignore[attr-defined]
+            if self.optimizer is not None and self.trainable_variables and not self.optimizer.built:
+                self.optimizer.build(self.trainable_variables)
+
+    def _own_steps(self) -> bool:
+        cls = type(self)
+        return cls.train_step is not Trainer.train_step or cls.compute_loss is not Trainer.compute_loss
+
+    # ------------------------------------------------ fit, evaluate, predict
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: Any = True,
+        class_weight: Any = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: Any = 1,
+        *,
+        engine: Any = None,
+        seed: int | None = None,
+    ) -> Any:
+        """Train.
+
+        Args:
+            x: inputs: arrays in the structure of the model's inputs, or a source of batches (`PyDataset`, generator, loader).
+            y: targets, by output name where there are several.
+            batch_size: rows per step, 32 by default.
+            epochs: passes over the data.
+            verbose: 0 silent, 1 or "auto" a bar on a terminal and a line per epoch elsewhere, 2 a line per epoch.
+            callbacks: a list of callbacks.
+            validation_split: fraction of the rows, from the end, kept for validation.
+            validation_data: `(x, y)`, `(x, y, sample_weight)` or a source of batches.
+            shuffle: whether rows are shuffled at each epoch.
+            class_weight: `{class: weight}`, or that by output name.
+            sample_weight: weights of the rows, by output name where there are several.
+            initial_epoch: the epoch to begin with.
+            steps_per_epoch: batches per epoch.
+            validation_steps: batches per validation.
+            validation_batch_size: rows per step of validation.
+            validation_freq: validate every so many epochs, or at the epochs listed.
+            engine: the engine, for this call.
+            seed: seed of the shuffling; by default one drawn from the global seed.
+
+        Returns:
+            a `History`, whose `history` maps names to values per epoch.
+
+        Raises:
+            DataError: if the data does not fit or runs dry.
+            NonFiniteError: if the loss or a weight leaves the finite numbers; the last good weights are kept.
+        """
+        from cornu import random
+        from cornu.callbacks import CallbackList
+
+        self._need_compiled("fit")
+        chosen = self._engine(engine)
+        seed = random.global_seed() if seed is None else int(seed)
+        source = as_source(
+            x, y, sample_weight, batch_size=batch_size, steps=steps_per_epoch, shuffle=shuffle, seed=seed,
+            class_weight=class_weight, what="fit",
+        )  # fmt: skip
+        validation: Source | None = None
+        if validation_split:
+            source, validation = source.split(validation_split)
+        if validation_data is not None:
+            size = validation_batch_size or batch_size
+            validation = _validation_source(validation_data, size, validation_steps)
+        self._prepare(chosen, source.peek())
+        vars(self)["stop_training"] = False
+        state = State(self._all_variables(), chosen)
+        steps = steps_per_epoch or source.num_batches
+        hooks = CallbackList(
+            callbacks, model=self, add_history=True, add_progbar=verbose != 0, verbose=1 if verbose == "auto" else verbose,
+            epochs=epochs, steps=steps,
+        )  # fmt: skip
+        with state.held():
+            runner = Runner(self, chosen, state)
+            hooks.on_train_begin()
+            logs: dict[str, Any] = {}
+            for epoch in range(initial_epoch, epochs):
+                self.reset_metrics()
+                hooks.on_epoch_begin(epoch)
+                logs = self._train_epoch(runner, source, epoch, steps_per_epoch, hooks)
+                due = epoch + 1 in validation_freq if isinstance(validation_freq, (list, tuple)) else (
+                    (epoch + 1) % validation_freq == 0
+                )
+                if validation is not None and due:
+                    found = runner.evaluate(validation, validation_steps, hooks)
+                    logs.update((f"val_{name}", value) for name, value in found.items())
+                hooks.on_epoch_end(epoch, logs)
+                if self.stop_training:
+                    break
+            hooks.on_train_end(logs)
+        return self.history
+
+    def _train_epoch(self, runner: Runner, source: Source, epoch: int, steps: int | None, hooks: Any) -> dict[str, Any]:
+        logs: dict[str, Any] = {}
+        count = 0
+        batches = source.epoch(epoch)
+        for batch in batches:
+            hooks.on_train_batch_begin(count)
+            logs = runner.train(self._step_number, batch)
+            vars(self)["_step_number"] += 1
+            hooks.on_train_batch_end(count, Logs(logs))
+            count += 1
+            if self.stop_training or (steps is not None and count >= steps):
+                break
+        if count == 0:
+            raise DataError(f"epoch {epoch + 1} of fit had no batches", "at least one batch per epoch")
+        source.on_epoch_end()
+        runner.settle()
+        return Logs(logs).read()
+
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        sample_weight: Any = None,
+        steps: int | None = None,
+        callbacks: Any = None,
+        return_dict: bool = False,
+        *,
+        engine: Any = None,
+    ) -> Any:
+        """Loss and metrics on data; arguments as for `fit`.
+
+        Returns:
+            a number, a list in the order of `metrics_names`, or a dict if `return_dict`.
+        """
+        from cornu.callbacks import CallbackList
+
+        self._need_compiled("evaluate")
+        chosen = self._engine(engine)
+        source = as_source(x, y, sample_weight, batch_size=batch_size, steps=steps, shuffle=False, what="evaluate")
+        self._prepare(chosen, source.peek())
+        state = State(self._all_variables(), chosen)
+        total = steps or source.num_batches
+        shown = 1 if verbose == "auto" else verbose
+        hooks = CallbackList(callbacks, model=self, add_history=False, add_progbar=shown != 0, verbose=shown, epochs=1, steps=total)
+        with state.held():
+            logs = Runner(self, chosen, state).evaluate(source, steps, hooks)
+        if not logs:
+            raise DataError("evaluate got no batches", "at least one batch")
+        if return_dict:
+            return logs
+        values = list(logs.values())
+        return values[0] if len(values) == 1 else values
+
+    def predict(
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        steps: int | None = None,
+        callbacks: Any = None,
+        *,
+        engine: Any = None,
+    ) -> Any:
+        """The outputs for data, as NumPy arrays.
+
+        Args:
+            x: inputs, as for `fit`.
+            batch_size: rows per step, 32 by default.
+            verbose: 0 silent, else progress as for `fit`.
+            steps: number of batches.
+            callbacks: a list of callbacks.
+            engine: the engine, for this call.
+
+        Returns:
+            arrays `(rows, ...)` in the structure of the outputs.
+        """
+        from cornu.callbacks import CallbackList
+
+        chosen = self._engine(engine)
+        source = as_source(x, batch_size=batch_size, steps=steps, shuffle=False, what="predict")
+        if not self.built or not self.variables:  # type: ignore[attr-defined]
+            self._prepare(chosen, source.peek(), objective=False)
+        shown = 1 if verbose == "auto" else verbose
+        total = steps or source.num_batches
+        hooks = CallbackList(callbacks, model=self, add_history=False, add_progbar=shown != 0, verbose=shown, epochs=1, steps=total)
+        variables = self.variables
+        parts: list[Any] = []
+        with context.use_engine(chosen):
+            step = self._compiled_predict(chosen, variables)
+            values = read_all(variables)
+            hooks.on_predict_begin()
+            for number, batch in enumerate(source.epoch(0)):
+                if steps is not None and number >= steps:
+                    break
+                hooks.on_predict_batch_begin(number)
+                batch = tree.map_structure(lambda leaf: None if leaf is None else chosen.from_any(_array(leaf)), batch)
+                changed, outputs = step(values, np.int32(0), batch)
+                for place, value in changed.items():
+                    values[place] = value
+                    variables[place].set_value(value)
+                parts.append(outputs)
+                hooks.on_predict_batch_end(number, {"outputs": outputs})
+            hooks.on_predict_end()
+        if not parts:
+            raise DataError("predict got no batches", "at least one batch")
+        joined = [
+            np.concatenate([np.atleast_1d(chosen.to_host(part)) for part in column])
+            for column in zip(*(tree.leaves(part) for part in parts), strict=True)
+        ]
+        return tree.pack(parts[0], joined)
+
+    # ------------------------------------------------ one batch
+
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        return_dict: bool = False,
+        *,
+        engine: Any = None,
+    ) -> Any:
+        """One step of training on one batch; gives the loss and metrics so far (a list, or a dict if `return_dict`)."""
+        self._need_compiled("train_on_batch")
+        chosen = self._engine(engine)
+        batch = self._one_batch(x, y, sample_weight, class_weight, "train_on_batch")
+        self._prepare(chosen, batch)
+        with State(self._all_variables(), chosen).held() as state:
+            runner = Runner(self, chosen, state)
+            logs = runner.train(self._step_number, batch)
+            vars(self)["_step_number"] += 1
+            runner.settle()
+        return _answer(logs, return_dict)
+
+    def test_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False, *, engine: Any = None
+    ) -> Any:
+        """One step of evaluation on one batch; gives the loss and metrics so far."""
+        self._need_compiled("test_on_batch")
+        chosen = self._engine(engine)
+        batch = self._one_batch(x, y, sample_weight, None, "test_on_batch")
+        self._prepare(chosen, batch)
+        with State(self._all_variables(), chosen).held() as state:
+            logs = Runner(self, chosen, state).test(0, batch)
+        return _answer(logs, return_dict)
+
+    def predict_on_batch(self, x: Any, *, engine: Any = None) -> Any:
+        """The outputs for one batch, as NumPy arrays."""
+        rows = max((shape_of(leaf)[0] for leaf in tree.leaves(x) if leaf is not None and shape_of(leaf)), default=1)
+        return self.predict(x, batch_size=rows, verbose=0, engine=engine)
+
+    def _one_batch(self, x: Any, y: Any, sample_weight: Any, class_weight: Any, what: str) -> Any:
+        rows = max((shape_of(leaf)[0] for leaf in tree.leaves(x) if leaf is not None and shape_of(leaf)), default=1)
+        source = as_source(
+            x, y, sample_weight, batch_size=max(rows, 1), shuffle=False, class_weight=class_weight, what=what
+        )
+        return source.peek()
+
+
+def unpack(data: Any) -> tuple[Any, Any, Any]:
+    """A batch as `(x, y, sample_weight)`."""
+    if not isinstance(data, tuple):
+        return data, None, None
+    if len(data) > 3 or not data:
+        raise DataError(f"a batch of {len(data)} parts", "x, (x, y) or (x, y, sample_weight)")
+    return (*data, *([None] * (3 - len(data))))  # type: ignore[return-value]
+
+
+def _answer(logs: dict[str, Any], return_dict: bool) -> Any:
+    found = {name: scalar(value) for name, value in logs.items()}
+    if return_dict:
+        return found
+    values = list(found.values())
+    return values[0] if len(values) == 1 else values
+
+
+def _array(leaf: Any) -> Any:
+    return leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+
+
+def _validation_source(data: Any, batch_size: int | None, steps: int | None) -> Source:
+    x, y, sample_weight = unpack(data) if isinstance(data, tuple) else (data, None, None)
+    return as_source(x, y, sample_weight, batch_size=batch_size, steps=steps, shuffle=False, what="validation")
+
+
+def _metrics_of(layer: Layer) -> list[Metric]:
+    from cornu.layers._tracking import children
+
+    own = children(layer, (Layer, Metric, Objective), lambda name: name in ("_objective", "_cache", "_compile_arguments", "history"))
+    return [item for item in own if isinstance(item, Metric)]
+
+

@@ -1,0 +1,197 @@
+"""Every op of the table on every engine: values, dtypes, shapes, compiled and not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import CASES, COVERED_ELSEWHERE, cast_floats, floats_of, with_floats
+
+import cornu
+import cornu.ops.random
+from cornu.autodiff.rules import NO_GRADIENT, RULES
+from cornu.core import dtypes, tree
+from cornu.ops._declare import all_ops, operator, to_spec
+
+by_case = pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])
+
+
+def host(value):
+    return tree.map_structure(cornu.ops.convert_to_numpy, value)
+
+
+def close(found, wanted, case, rtol=None):
+    found, wanted = tree.leaves(host(found)), jax.tree.leaves(wanted)
+    assert len(found) == len(wanted)
+    for a, b in zip(found, wanted, strict=True):
+        b = np.asarray(b)
+        assert a.shape == b.shape, f"{case.name}: shape {a.shape}, expected {b.shape}"
+        np.testing.assert_allclose(
+            a.astype("float64"), b.astype("float64"), rtol=rtol or case.rtol, atol=case.atol, err_msg=case.name
+        )
+
+
+def test_every_op_has_a_record():
+    known = {case.op for case in CASES}
+    missing = [
+        op.name for op in all_ops.values() if op.name not in known and op.body.__module__ not in COVERED_ELSEWHERE
+    ]
+    assert not missing, f"no record in tests/ops/cases.py for {missing}"
+    assert not known - set(all_ops)
+
+
+def test_every_primitive_has_a_gradient_rule_or_a_reason():
+    primitives = {op.name for op in all_ops.values() if op.is_primitive}
+    assert not primitives - set(RULES) - set(NO_GRADIENT)
+    assert not set(RULES) & set(NO_GRADIENT)
+    assert not (set(RULES) | set(NO_GRADIENT)) - primitives
+    assert all(NO_GRADIENT.values())
+
+
+def test_every_engine_knows_every_primitive():
+    for name in ("numpy", "jax"):
+        engine = cornu.engines.registry.get(name)
+        assert not [op for op in all_ops.values() if op.is_primitive and op.name not in {*engine.table, *engine.gaps}]
+        assert not set(engine.table) - set(all_ops)
+
+
+@by_case
+def test_values_on_numpy(case):
+    # In float64, where the reference itself is exact; and in float32.
+    with cornu.engine("numpy"):
+        wide = operator(case.op)(*case.args, **case.static)
+        close(wide, case.expected(case.args), case, rtol=min(case.rtol, 1e-5))
+        args = cast_floats(case.args, np.float32)
+        found = operator(case.op)(*args, **case.static)
+        close(found, case.expected(args), case)
+        assert_specs(case, args, found)
+
+
+PRIMITIVES = [case for case in CASES if operator(case.op).is_primitive]
+
+
+@pytest.mark.parametrize("case", PRIMITIVES, ids=[c.name for c in PRIMITIVES])
+def test_primitives_on_jax(case):
+    args = cast_floats(case.args, np.float32)
+    with cornu.engine("jax"):
+        found = operator(case.op)(*args, **case.static)
+    close(found, case.expected(args), case)
+    assert_specs(case, args, found)
+
+
+CHUNKS = [CASES[i::12] for i in range(12)]
+
+
+@pytest.mark.parametrize("chunk", CHUNKS, ids=range(12))
+def test_compiled_on_jax(chunk):
+    # Many cases are compiled as one function: XLA takes its time per function.
+    # Whole numbers may be needed at once (repeats, starts): only floats are traced.
+    arguments = [cast_floats(case.args, np.float32) for case in chunk]
+    floats = [floats_of(args) for args in arguments]
+
+    def call(values):
+        return [
+            operator(case.op)(*with_floats(args, own), **case.static)
+            for case, args, own in zip(chunk, arguments, values, strict=True)
+        ]
+
+    with cornu.engine("jax") as engine:
+        found = engine.compile(call)([[engine.from_host(a) for a in own] for own in floats])
+    for case, args, own in zip(chunk, arguments, found, strict=True):
+        close(own, case.expected(args), case)
+        assert_specs(case, args, own)
+
+
+def assert_specs(case, args, found):
+    """The Spec rule of an op says what its result is."""
+    specs = tree.map_structure(lambda a: to_spec(a) if isinstance(a, np.ndarray) else a, list(args))
+    with cornu.core.context.abstract():
+        said = operator(case.op)(*specs, **case.static)
+    for spec, value in zip(tree.leaves(said), tree.leaves(host(found)), strict=True):
+        assert (tuple(spec.shape), spec.dtype) == (value.shape, dtypes.standardize_dtype(value.dtype)), case.name
+
+
+# ---------------------------------------------------------------- dtypes
+
+UNARY = [
+    "abs", "ceil", "cos", "exp", "expm1", "floor", "isfinite", "isnan", "log1p", "logical_not", "negative", "relu", "sigmoid", "sign",
+    "sin", "sqrt", "square", "tanh", "erf", "round", "trunc", "exp2", "arctan", "log2", "cbrt", "nan_to_num", "reciprocal", "signbit",
+]  # fmt: skip
+BINARY = [
+    "add", "subtract", "multiply", "divide", "floor_divide", "mod", "power", "maximum", "minimum", "arctan2", "equal", "less",
+    "greater_equal", "logical_and", "logaddexp", "hypot", "fmax",
+]  # fmt: skip
+REDUCTIONS = ["sum", "prod", "max", "mean", "var", "std", "any", "cumsum", "argmax", "median", "nansum", "ptp", "logsumexp"]
+DTYPES = ["bool", "uint8", "int8", "int16", "int32", "float16", "bfloat16", "float32"]
+WIDE = ["int64", "float64"]
+LOOSE = {"float16": 4e-3, "bfloat16": 3e-2}
+
+
+def sample(dtype):
+    values = np.array([0.0, 1.0, 2.0, 3.0, 1.0, 4.0])
+    return values.astype(dtypes.numpy_dtype(dtype))
+
+
+def both_engines(name, *args):
+    found = []
+    for engine in ("numpy", "jax"):
+        with cornu.engine(engine):
+            found.append(cornu.ops.convert_to_numpy(getattr(cornu.ops, name)(*args)))
+    return found
+
+
+@pytest.mark.parametrize("dtype", DTYPES + WIDE)
+def test_dtypes_of_elementwise_ops_and_reductions(dtype):
+    import keras
+
+    for name in UNARY + REDUCTIONS + BINARY:
+        if dtype == "bool" and name in ("ptp", "cbrt", "sign", "relu"):  # Keras has no answer, or jnp's differs by version
+            continue
+        args = (sample(dtype), sample(dtype)[::-1].copy()) if name in BINARY else (sample(dtype),)
+        a, b = both_engines(name, *args)
+        assert a.dtype == b.dtype, (name, a.dtype, b.dtype)
+        rtol = LOOSE.get(a.dtype.name, 1e-5)
+        np.testing.assert_allclose(a.astype("float64"), b.astype("float64"), rtol=rtol, atol=rtol, err_msg=name)
+        if dtype in DTYPES and name not in ("sigmoid", "relu") and not _keras_differs(name, dtype):
+            try:
+                judge = getattr(keras.ops, name)(*args)
+            except TypeError:  # Keras has no answer for this dtype; ours is a float's
+                continue
+            assert a.dtype.name == keras.backend.standardize_dtype(judge.dtype), (name, dtype)
+            np.testing.assert_allclose(a.astype("float64"), np.asarray(judge, "float64"), rtol=rtol, atol=rtol, err_msg=name)
+
+
+def _keras_differs(name, dtype):
+    return False
+
+
+def test_float64_on_jax_leaves_the_process_alone():
+    with cornu.engine("jax") as engine:
+        x = engine.from_host(np.array([1.0, 2.0]))
+        y = cornu.ops.sum(cornu.ops.exp(x) * 2)
+        assert str(x.dtype) == str(y.dtype) == "float64"
+        gradient = engine.value_and_grad(lambda v: (cornu.ops.sum(cornu.ops.exp(v[0])), None))([x])[1][0]
+        assert gradient.dtype == np.float64
+        np.testing.assert_allclose(np.asarray(gradient), np.exp([1.0, 2.0]), rtol=1e-14)
+    assert jnp.arange(4.0).dtype == np.float32
+    assert jnp.asarray(np.arange(3)).dtype == np.int32
+
+
+# ---------------------------------------------------------------- extremes
+
+EXTREMES = np.array([-300.0, -1.0, -1e-20, -0.0, 0.0, 1e-20, 1.0, 300.0, np.inf, -np.inf, np.nan], np.float32)
+EXTREME_UNARY = """abs arccos arccosh arcsin arcsinh arctan arctanh cbrt ceil cos cosh erf erfinv exp exp2 expm1 floor isfinite isinf isnan log log10
+log1p log2 nan_to_num negative reciprocal round rsqrt sign signbit sin sinc sinh sqrt square tan tanh trunc isposinf isneginf erfc""".split()
+EXTREME_BINARY = "add subtract multiply divide maximum minimum logaddexp arctan2 fmax fmin hypot equal less divide_no_nan".split()
+
+
+@pytest.mark.parametrize("name", EXTREME_UNARY + EXTREME_BINARY)
+def test_extremes_equal_keras(name):
+    import keras
+
+    if name in EXTREME_BINARY:
+        args = tuple(np.array(part.reshape(-1)) for part in np.meshgrid(EXTREMES, EXTREMES))
+    else:
+        args = (EXTREMES,)
+    judge = np.asarray(getattr(keras.ops, name)(*args), "float64")
+    for found in both_engines(name, *args):
+        np.testing.assert_allclose(found.astype("float64"), judge, rtol=2e-5, atol=1e-6, err_msg=name)
