@@ -16,7 +16,7 @@ from cornu.core.errors import ArgumentError, ShapeError
 from cornu.engines.numpy import special
 from cornu.ops import random as pure
 
-SHAPES = [(150, 120), (3, 3, 32, 64), (20_000,)]
+SHAPES = [(150, 120), (3, 3, 32, 64)]
 RANDOM = {
     "random_normal": {"mean": 0.5, "stddev": 2.0},
     "truncated_normal": {"mean": 0.5, "stddev": 2.0},
@@ -81,7 +81,8 @@ def test_constants(dtype):
     ):
         found = ours((3, 4), dtype)
         assert found.dtype.name == (dtype or "float32")
-        np.testing.assert_array_equal(found.astype("float32"), np.asarray(theirs((3, 4))).astype(found.dtype).astype("float32"))
+        expected = np.asarray(theirs((3, 4))).astype(found.dtype)
+        np.testing.assert_array_equal(found.astype("float32"), expected.astype("float32"))
     assert initializers.Constant([1, 2])((3, 2)).tolist() == [[1, 2]] * 3
     assert initializers.HeNormal(seed=1)((4, 4), "bfloat16").dtype.name == "bfloat16"
 
@@ -146,8 +147,8 @@ def test_get():
 
 
 def test_configs_are_those_of_keras():
-    for name, options in [*RANDOM.items(), ("zeros", {}), ("identity", {"gain": 2.0}), ("orthogonal", {"gain": 2.0})]:
-        seed = {"seed": 4} if name not in ("zeros", "identity") else {}
+    for name, options in [*RANDOM.items(), ("zeros", {}), ("orthogonal", {"gain": 2.0})]:
+        seed = {"seed": 4} if name != "zeros" else {}
         ours = initializers.FAMILY.names[name](**options, **seed)
         theirs = keras.initializers.serialize(getattr(keras.initializers, name)(**options, **seed))
         assert initializers.serialize(ours) == theirs
@@ -166,6 +167,6 @@ def test_wrong_arguments():
     for wrong in ({"scale": 0}, {"mode": "fan"}, {"distribution": "beta"}, {"seed": "x"}):
         with pytest.raises(ArgumentError):
             initializers.VarianceScaling(**wrong)
-    for wrong, shape in ((initializers.Identity(), (2,)), (initializers.Orthogonal(), (2,)), (initializers.Constant([1, 2]), (3,))):
+    for wrong in (initializers.Identity(), initializers.Orthogonal(), initializers.Constant([1, 2])):
         with pytest.raises(ShapeError):
-            wrong(shape)
+            wrong((3,))

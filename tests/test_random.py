@@ -14,7 +14,7 @@ from cornu.core.errors import ArgumentError, EngineError
 from cornu.core.spec import Spec
 from cornu.ops import random as pure
 
-N = (20_000,)
+N = (10_000,)
 DRAWS = {
     "normal": (lambda seed: random.normal(N, 1.0, 2.0, seed=seed), stats.norm(1, 2)),
     "uniform": (lambda seed: random.uniform(N, -1.0, 3.0, seed=seed), stats.uniform(-1, 4)),
@@ -34,49 +34,46 @@ WHOLE = {
 }
 
 
+def drawn_on_both(draw):
+    """What a draw gives with NumPy, and with JAX (compiled: quicker than op by op)."""
+    with cornu.engine("numpy"):
+        first = np.asarray(draw(5))
+    with cornu.engine("jax") as engine:
+        return first, np.asarray(engine.compile(lambda key: draw(key))(np.array([5, 0], np.uint32)))
+
+
 @pytest.mark.parametrize("name", DRAWS)
 def test_distribution(name):
     draw, law = DRAWS[name]
-    with cornu.engine("jax"):
-        drawn = np.asarray(draw(5))
-    assert drawn.dtype == np.float32
-    assert stats.kstest(drawn, law.cdf).pvalue > 1e-3
+    first, second = drawn_on_both(draw)
+    assert first.dtype == second.dtype == np.float32
+    assert np.isclose(first, second, rtol=1e-4, atol=1e-5).mean() > 0.999
+    assert stats.kstest(first, law.cdf).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_distribution_of_whole_numbers(name):
     draw, law = WHOLE[name]
-    with cornu.engine("jax"):
-        drawn = np.asarray(draw(5))
+    drawn, second = drawn_on_both(draw)
+    assert (drawn != second).mean() < 1e-3
     values, counts = np.unique(drawn, return_counts=True)
     expected = law.pmf(values) * len(drawn)
     common = expected > 5
     assert law.pmf(values[common]).sum() > 0.99
-    assert stats.chisquare(counts[common], expected[common] * counts[common].sum() / expected[common].sum()).pvalue > 1e-3
+    share = counts[common].sum() / expected[common].sum()
+    assert stats.chisquare(counts[common], expected[common] * share).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("name", [*DRAWS, *WHOLE])
-def test_engines_agree(name):
-    draw, _ = (DRAWS | WHOLE)[name]
-    found = {}
-    for engine in ("numpy", "jax"):
-        with cornu.engine(engine):
-            found[engine] = np.asarray(draw(random.SeedGenerator(9)))
-    if name in WHOLE:
-        assert (found["numpy"] != found["jax"]).mean() < 1e-3
-    else:
-        close = np.isclose(found["numpy"], found["jax"], rtol=1e-4, atol=1e-5)
-        assert close.mean() > 0.999
-
-
-def test_binomial_edges(engine):
-    drawn = ops.convert_to_numpy(random.binomial((2, 3), [[5.0], [1e6]], [0.0, 1.0, 0.5], seed=1))
+def test_binomial_edges():
+    with cornu.engine("numpy"):
+        drawn = random.binomial((2, 3), [[5.0], [1e6]], [0.0, 1.0, 0.5], seed=1)
     assert drawn[:, 0].tolist() == [0, 0] and drawn[:, 1].tolist() == [5, 1e6]
     assert 0 <= drawn[0, 2] <= 5 and abs(drawn[1, 2] - 5e5) < 3000
 
 
-def test_beta_of_small_parameters_is_finite(engine):
-    drawn = ops.convert_to_numpy(random.beta((500,), 0.01, 0.01, seed=1))
+def test_beta_of_small_parameters_is_finite():
+    with cornu.engine("numpy"):
+        drawn = random.beta((500,), 0.01, 0.01, seed=1)
     assert np.isfinite(drawn).all() and 0.35 < drawn.mean() < 0.65
 
 

@@ -34,7 +34,7 @@ def test_values_and_configs_are_those_of_keras(engine, module, name, options):
     np.testing.assert_allclose(ops.convert_to_numpy(ours(ops.convert_to_tensor(X))), expected, rtol=1e-5, atol=1e-6)
     assert ours(ops.convert_to_tensor(X.astype("float16"))).dtype == "float16"
     config = family.serialize(theirs)
-    close = {key: pytest.approx(value) if isinstance(value, float) else value for key, value in config["config"].items()}
+    close = {key: pytest.approx(v) if isinstance(v, float) else v for key, v in config["config"].items()}
     assert module.serialize(ours) == {**config, "config": close}
     assert module.deserialize(config).get_config() == close
     with context.abstract():

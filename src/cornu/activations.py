@@ -278,7 +278,7 @@ def _named(name: Any, custom_objects: dict[str, Any] | None) -> Activation:
     return function
 
 
-def serialize(activation: Activation) -> Any:
+def serialize(activation: Any) -> Any:
     """The config of an activation, for a file: its name, or a dict in Keras's form for one of your own.
 
     Args:
@@ -303,7 +303,8 @@ def serialize(activation: Activation) -> Any:
     if isinstance(activation, FunctionType):
         if name == "<lambda>":
             raise SavingError("a lambda as an activation has no name to save", "a function with a name", "use def")
-        known = registry.registered_name(activation) if registry.is_registered(activation) else name
+        key = registry.registered_name(activation)
+        known = key if registry.find(key) is activation else name
         return {"module": "builtins", "class_name": "function", "config": known, "registered_name": "function"}
     if not hasattr(activation, "get_config"):
         raise SavingError(

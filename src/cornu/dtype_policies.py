@@ -5,6 +5,7 @@ from typing import Any
 from cornu.core import dtypes
 from cornu.core.config import Configurable
 from cornu.core.errors import ArgumentError
+from cornu.core.family import Family
 
 __all__ = ["DTypePolicy", "FloatDTypePolicy", "deserialize", "dtype_policy", "get", "serialize", "set_dtype_policy"]
 
@@ -74,9 +75,8 @@ def get(identifier: Any) -> DTypePolicy:
     return _made[name]
 
 
-def serialize(policy: DTypePolicy) -> dict[str, Any]:
-    """The policy as Keras writes it in a config."""
-    return {"module": "keras", "class_name": "DTypePolicy", "config": {"name": policy.name}, "registered_name": None}
+KERAS = Family("policy or model", "keras", [DTypePolicy], check=lambda value: True)
+serialize = KERAS.serialize
 
 
 def deserialize(config: dict[str, Any]) -> DTypePolicy:

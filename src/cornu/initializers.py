@@ -127,9 +127,10 @@ class Identity(Initializer):
         Raises:
             ShapeError: if the shape has not two sizes.
         """
-        if len(_shape(shape)) != 2:
-            raise ShapeError(f"Identity got shape {_shape(shape)}", "two sizes")
-        return _cast(self.gain * np.eye(*_shape(shape)), dtype)
+        sizes = _shape(shape)
+        if len(sizes) != 2:
+            raise ShapeError(f"Identity got shape {sizes}", "two sizes")
+        return _cast(self.gain * np.eye(sizes[0], sizes[1]), dtype)
 
 
 # ---------------------------------------------------------------- random
@@ -291,8 +292,8 @@ class VarianceScaling(RandomInitializer):
 
     Example:
         >>> weights = VarianceScaling(scale=2.0, mode="fan_in", seed=1)((1000, 50))
-        >>> round(float(weights.std()), 3)
-        0.045
+        >>> abs(float(weights.std()) - (2 / 1000) ** 0.5) < 0.001
+        True
     """
 
     def __init__(

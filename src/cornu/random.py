@@ -117,6 +117,8 @@ class SeedGenerator(Configurable):
         [[1, 0], [1, 1]]
     """
 
+    _shares_variables = True
+
     def __init__(self, seed: int | None = None, name: str | None = None) -> None:
         self.seed = None if seed is None else _checked_seed(seed)
         self.name = name or "seed_generator"
@@ -124,6 +126,7 @@ class SeedGenerator(Configurable):
         state = np.array([start, 0], np.uint32)
         self.state = Variable(state, trainable=False, autocast=False, name="seed_generator_state")
         self.state.path = f"{self.name}/seed_generator_state"
+        self.state.is_seed = True
 
     def next(self, ordered: bool = True) -> Any:
         """The next key, uint32 `(2,)`; the state moves on.
@@ -268,7 +271,7 @@ def randint(shape: Any, minval: int, maxval: int, dtype: Any = "int32", seed: An
     limits = np.iinfo(name)
     least, most = max(int(limits.min), -(2**31)), min(int(limits.max), 2**31 - 1 if name != "uint32" else 2**32 - 1)
     for bound in (minval, maxval):
-        if not hasattr(bound, "__index__") and not (isinstance(bound, float) and bound.is_integer()):
+        if not hasattr(bound, "__index__") and not (isinstance(bound, float) and float(bound).is_integer()):
             raise ArgumentError(f"random.randint from {minval!r} to {maxval!r}", "whole numbers")
     low, high = int(minval), int(maxval)
     if not (least <= low < high <= most + 1 and low <= 2**31 - 1 and high - low < 2**32):
@@ -444,8 +447,9 @@ def _by_waiting(key: Any, shape: Any, trials: Any, chance: Any) -> Any:
 
 
 # What Stirling's formula for log(k!) leaves out, for k from 0 to 9.
-_TAIL = np.float32(
-    [math.lgamma(k + 1) - (k + 0.5) * math.log(k + 1) + k + 1 - math.log(2 * math.pi) / 2 for k in range(10)]
+_TAIL = np.asarray(
+    [math.lgamma(k + 1) - (k + 0.5) * math.log(k + 1) + k + 1 - math.log(2 * math.pi) / 2 for k in range(10)],
+    np.float32,
 )
 
 

@@ -603,10 +603,14 @@ NUMBERS = np.array([1, 3, 1, 0, 3, 3], np.int32)
 flat("bincount_of", NUMBERS, length=5, ref=lambda x, length: np.bincount(x, minlength=length))
 case("bincount_of", NUMBERS, POSITIVE.reshape(-1)[:6].copy(), length=4, ref=lambda x, w, length: np.bincount(x, w, length))
 flat("bincount_of", NUMBERS.reshape(2, 3), length=4, ref=lambda x, length: np.stack([np.bincount(r, minlength=length) for r in x]))
-IDS = np.array([2, 0, 2, 5], np.int32)
+IDS = np.array([2, 0, 2, 7], np.int32)
 for _name, _mode, _start in (("sum", "add", 0.0), ("prod", "mul", 1.0), ("max", "max", -np.inf), ("min", "min", np.inf)):
     case(
-        f"segment_{_name}", _draw(4, 2, seed=70), IDS, num_segments=4, second=_name != "prod", tags={f"scatter-{_mode}"},
+        f"segment_{_name}", _draw(4, 2, seed=70), IDS % 3, num_segments=3, second=_name != "prod", tags={f"scatter-{_mode}"},
+        ref=lambda x, i, num_segments, mode=_mode, start=_start: _scattered(np.full((num_segments, 2), start), i[:, None], x, mode),
+    )  # fmt: skip
+    flat(
+        f"segment_{_name}", _draw(4, 2, seed=70), IDS, num_segments=4, label="empty",
         ref=lambda x, i, num_segments, mode=_mode, start=_start: _scattered(np.full((num_segments, 2), start), i[:, None], x, mode),
     )  # fmt: skip
 flat("in_top_k", np.array([1, 3, 0], np.int32), X, k=2, ref=keras_ops("in_top_k"))
@@ -614,7 +618,7 @@ flat("unravel_index", np.array([5, 11, 0], np.int32), shape=(3, 4))
 
 # Ops whose records are in files of their own: random numbers and loops.
 COVERED_ELSEWHERE = {
-    "cornu.ops.random": "tests/ops/test_random.py",
+    "cornu.ops.random": "tests/ops/test_random_ops.py",
     "cornu.ops.control": "tests/ops/test_control.py",
     "cornu.ops.nn": "tests/ops/test_nn.py",
 }

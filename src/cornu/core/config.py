@@ -38,6 +38,8 @@ class Configurable(metaclass=_Remembering):
 
     # Keywords that every class of a family takes, though its own `__init__` may not name them.
     _base_arguments: tuple[str, ...] = ()
+    # Whether variables it holds belong to the layer that holds it (an optimizer's or metric's do not).
+    _shares_variables = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

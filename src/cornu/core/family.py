@@ -4,6 +4,7 @@ The serialized form is Keras's: `{"module", "class_name", "config", "registered_
 looked up, never imported.
 """
 
+import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterable
@@ -13,7 +14,7 @@ import numpy as np
 
 from cornu.core import dtypes, registry
 from cornu.core.config import Configurable
-from cornu.core.errors import ArgumentError, SavingError, near_miss
+from cornu.core.errors import ArgumentError, CornuError, SavingError, near_miss
 
 __all__ = ["Family", "deserialize_object", "serialize_object", "snake_case"]
 
@@ -60,12 +61,16 @@ class Family:
         self.check = check
         self.ignore_case = ignore_case
         self.names: dict[str, type] = dict(aliases or {})
+        self.add(classes)
+        _families[module] = self
+
+    def add(self, classes: Iterable[type]) -> None:
+        """Enter more of the house's classes."""
         for cls in classes:
             self.names |= {cls.__name__: cls, snake_case(cls.__name__): cls}
-            if ignore_case:
+            if self.ignore_case:
                 self.names[cls.__name__.lower()] = cls
-            _module_of[cls] = module
-        _families[module] = self
+            _module_of[cls] = self.module
 
     def get(self, identifier: Any) -> Any:
         """An object of this kind from a name, a config, a class (made without arguments), the object itself, or `None`.
@@ -103,7 +108,7 @@ class Family:
         if isinstance(config, str):
             config = {"class_name": config}
         found = self.class_of(config, custom_objects)
-        return _made(found, config.get("config"), custom_objects) if inspect.isclass(found) else found
+        return _made(found, config, custom_objects) if inspect.isclass(found) else found
 
     def class_of(self, config: dict[str, Any], custom_objects: dict[str, Any] | None) -> Any:
         """The class or function that a serialized form names.
@@ -149,9 +154,22 @@ def _enrolled(config: dict[str, Any]) -> Any:
     return None
 
 
-def _made(cls: type, config: dict[str, Any] | None, custom_objects: dict[str, Any] | None) -> Any:
-    config = {key: deserialize_object(value, custom_objects) for key, value in (config or {}).items()}
-    return cls.from_config(config) if hasattr(cls, "from_config") else cls(**config)
+def _made(cls: type, given: dict[str, Any], custom_objects: dict[str, Any] | None) -> Any:
+    """An object of a class from its serialized form; a `from_config` of the user's own gets the config as it was written."""
+    config = dict(given.get("config") or {})
+    method = getattr(cls, "from_config", None)
+    if method is None or method.__func__.__module__.startswith("cornu.") and not getattr(method.__func__, "raw_config", False):
+        config = {key: deserialize_object(value, custom_objects) for key, value in config.items()}
+    try:
+        made = cls(**config) if method is None else method(config)
+    except CornuError as error:
+        error.locate(layer=f"{config.get('name')!r} ({cls.__name__}), being made from its config")
+        raise
+    if given.get("build_config") and hasattr(made, "build_from_config"):
+        made.build_from_config(given["build_config"])
+    if given.get("compile_config") and hasattr(made, "compile_from_config"):
+        made.compile_from_config({k: deserialize_object(v, custom_objects) for k, v in given["compile_config"].items()})
+    return made
 
 
 def deserialize_object(value: Any, custom_objects: dict[str, Any] | None = None) -> Any:
@@ -168,7 +186,9 @@ def deserialize_object(value: Any, custom_objects: dict[str, Any] | None = None)
         return {key: deserialize_object(item, custom_objects) for key, item in value.items()}
     if value["class_name"] in ("__numpy__", "__tensor__"):
         return np.asarray(value["config"]["value"], dtypes.numpy_dtype(value["config"]["dtype"]))
-    family = _families.get(str(value.get("module")))
+    if value["class_name"] in _special:
+        return _special[value["class_name"]](value["config"])
+    family = _family_of(str(value.get("module")), str(value["class_name"]))
     if family is not None:
         return family.deserialize(value, custom_objects)
     found = _registered(value, custom_objects) or _enrolled(value)
@@ -178,7 +198,57 @@ def deserialize_object(value: Any, custom_objects: dict[str, Any] | None = None)
             "a class whose module has been imported",
             "import it, or pass custom_objects={'Name': Name}",
         )
-    return _made(found, value["config"], custom_objects) if inspect.isclass(found) else found
+    return _made(found, value, custom_objects) if inspect.isclass(found) else found
+
+
+def _bytes(config: dict[str, Any]) -> bytes:
+    return str(config["value"]).encode()
+
+
+def _slice(config: dict[str, Any]) -> slice:
+    return slice(*(config[key] for key in ("start", "stop", "step")))
+
+
+def _refuse_lambda(config: Any) -> Any:
+    raise SavingError(
+        "the file holds a Python lambda as machine code, which Cornu never runs",
+        "functions by name",
+        "register the function under a name (cornu.saving.register_keras_serializable) and save again",
+    )
+
+
+# Values that are no objects and yet have a form of their own in files.
+_special: dict[str, Callable[[Any], Any]] = {
+    "__bytes__": _bytes,
+    "__slice__": _slice,
+    "__ellipsis__": lambda config: Ellipsis,
+    "__tuple__": lambda config: tuple(config["value"]),
+    "__lambda__": _refuse_lambda,
+}
+
+
+# Where the house keeps the classes that files name by Keras's modules; loaded when a file first names one.
+_HOUSES = {
+    "keras": "cornu.models",
+    **{f"keras.{name}": f"cornu.{name}" for name in "layers initializers regularizers constraints losses metrics optimizers random".split()},
+    "keras.optimizers.schedules": "cornu.optimizers",
+}
+
+
+def _family_of(module: str, class_name: str) -> "Family | None":
+    """The family of a Keras module's name, private ones included; `None` for anything of the user's."""
+    if module.partition(".")[0] not in ("keras", "keras_core", "tf_keras", "tensorflow"):
+        return None
+    if module in _HOUSES:
+        importlib.import_module(_HOUSES[module])
+    if module in _families:
+        return _families[module]
+    for house in _HOUSES.values():
+        importlib.import_module(house)
+    for family in _families.values():
+        if class_name in family.names:
+            return family
+    return None
 
 
 def serialize_object(value: Any) -> Any:
@@ -193,6 +263,13 @@ def serialize_object(value: Any) -> Any:
         return type(value)(serialize_object(item) for item in value)
     if isinstance(value, dict):
         return {key: serialize_object(item) for key, item in value.items()}
+    if isinstance(value, bytes):
+        return {"class_name": "__bytes__", "config": {"value": value.decode()}}
+    if isinstance(value, slice):
+        parts = {"start": value.start, "stop": value.stop, "step": value.step}
+        return {"class_name": "__slice__", "config": serialize_object(parts)}
+    if value is Ellipsis:
+        return {"class_name": "__ellipsis__", "config": {}}
     if isinstance(value, (np.ndarray, np.generic)):
         if value.ndim == 0:
             return value.item()
@@ -200,12 +277,24 @@ def serialize_object(value: Any) -> Any:
     if isinstance(value, Configurable) or hasattr(value, "get_config"):
         cls = type(value)
         module = _module_of.get(cls)
-        return {
+        if module is None and not registry.can_be_found(cls):
+            raise SavingError(
+                f"class {cls.__qualname__} of module {cls.__module__} is defined inside a function, so a file that names it could not be loaded",
+                "a class at the top level of a module",
+                "move it there, or register it: @cornu.saving.register_keras_serializable()",
+            )
+        found = {
             "module": module or cls.__module__,
             "class_name": cls.__name__,
             "config": {key: serialize_object(item) for key, item in value.get_config().items()},
             "registered_name": None if module else registry.registered_name(cls),
         }
+        for key in ("build_config", "compile_config"):
+            extra = getattr(value, f"get_{key}", None)
+            extra = extra() if extra is not None else None
+            if extra:
+                found[key] = serialize_object(extra)
+        return found
     if callable(value) and hasattr(value, "__name__"):
         if value.__name__ == "<lambda>":
             raise SavingError(f"{value!r} has no name", "a function with a name", "write it with def and register it")

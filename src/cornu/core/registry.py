@@ -12,11 +12,16 @@ _by_name: dict[str, Any] = {}
 _name_of: dict[Any, str] = {}
 
 
+# class name -> the classes of that name, by `module>qualified name`
+_by_class_name: dict[str, dict[str, type]] = {}
+
+
 def enrol(cls: type) -> None:
     """Enter a class under `module>Name`; called for every Configurable when its class statement runs."""
     if "<locals>" not in cls.__qualname__:
-        _by_name[f"{cls.__module__}>{cls.__qualname__}"] = cls
-    _by_name.setdefault(f"Custom>{cls.__name__}", cls)
+        key = f"{cls.__module__}>{cls.__qualname__}"
+        _by_name[key] = cls
+        _by_class_name.setdefault(cls.__name__, {})[key] = cls
 
 
 def register(package: str = "Custom", name: str | None = None) -> Callable[[T], T]:
@@ -58,9 +63,9 @@ def registered_name(target: Any) -> str:
     return _name_of.get(target) or f"{target.__module__}>{target.__qualname__}"
 
 
-def is_registered(target: Any) -> bool:
-    """Whether a file that names this object could be loaded again."""
-    return _by_name.get(registered_name(target)) is target
+def can_be_found(target: Any) -> bool:
+    """Whether a file that names this object could be loaded by a process that has imported it."""
+    return target in _name_of or "<locals>" not in target.__qualname__
 
 
 def find(name: str, custom_objects: dict[str, Any] | None = None) -> Any | None:
@@ -69,7 +74,11 @@ def find(name: str, custom_objects: dict[str, Any] | None = None) -> Any | None:
     for source in (custom_objects or {}, scope):
         if name in source or short in source:
             return source.get(name, source.get(short))
-    return _by_name.get(name)
+    if name in _by_name:
+        return _by_name[name]
+    # A class that has moved (from `__main__` into a module, say) is found by its own name if only one has it.
+    same = list(_by_class_name.get(short.rpartition(".")[2], {}).values())
+    return same[0] if len(same) == 1 else None
 
 
 def suggestion(name: str) -> str:

@@ -72,6 +72,7 @@ class Variable(ArrayOperators):
         self.aggregation = aggregation
         self.regularizer = regularizer
         self.constraint = constraint
+        self.is_seed = False  # the state of a random generator, which is no weight
         self.version = 0
         self.holder: Holder | None = None
         self._initial: Initial | None = None

@@ -45,7 +45,7 @@ def _parts(holder: Any) -> Iterator[Any]:
                 yield cell.cell_contents
             except ValueError:
                 continue
-    elif not _opaque(type(holder)):
+    elif not _opaque(type(holder)) and getattr(type(holder), "_shares_variables", True):
         yield from vars(holder).values() if hasattr(holder, "__dict__") else ()
         for kind in type(holder).__mro__:
             slots = kind.__dict__.get("__slots__", ())

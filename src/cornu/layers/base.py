@@ -301,6 +301,10 @@ class Layer(config.Configurable):
                     item.path = f"{self.path}/{item.name}"
         return trainable, frozen, layers
 
+    def _graph_layers(self) -> list["Layer"] | None:
+        """The layers that files keep under `layers`; a model with a graph has them."""
+        return None
+
     def _sublayers(self) -> list["Layer"]:
         return self._own()[2]
 
@@ -332,7 +336,7 @@ class Layer(config.Configurable):
     @property
     def weights(self) -> list[Variable]:
         """The variables that are saved: all but the state of random generators and metrics."""
-        return [v for v in self.variables if not getattr(v, "is_seed", False)]
+        return [v for v in self.variables if not v.is_seed]
 
     @property
     def trainable_variables(self) -> list[Variable]:
@@ -806,7 +810,7 @@ class Layer(config.Configurable):
     def save_own_variables(self, store: dict[str, Any]) -> None:
         """Write own variables (not those of layers inside) into a mapping, as "0", "1", ..."""
         trainable, frozen, _ = self._own()
-        for i, variable in enumerate(v for v in (*trainable, *frozen) if not getattr(v, "is_seed", False)):
+        for i, variable in enumerate(v for v in (*trainable, *frozen) if not v.is_seed):
             store[str(i)] = variable.numpy()
 
     def load_own_variables(self, store: dict[str, Any]) -> None:
@@ -816,7 +820,7 @@ class Layer(config.Configurable):
             ShapeError: if their number or shapes differ.
         """
         trainable, frozen, _ = self._own()
-        own = [v for v in (*trainable, *frozen) if not getattr(v, "is_seed", False)]
+        own = [v for v in (*trainable, *frozen) if not v.is_seed]
         if len(store.keys()) != len(own):
             hint = "build the layer first (call it once)" if not own else None
             raise ShapeError(f"layer {self.path!r} has {len(own)} variables, the file has {len(store.keys())}", "as many", hint)
@@ -837,6 +841,7 @@ class Layer(config.Configurable):
 
 
 _INTERNAL = {"_calls", "_call_losses", "_arguments", "_in_call", "_own_trainable", "_own_frozen", "_build_shapes", "input_spec"}
+_INTERNAL |= {"optimizer", "_objective", "_cache", "_compile_arguments", "history"}  # a model's, for training
 
 
 def _internal(name: str) -> bool:

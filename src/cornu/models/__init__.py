@@ -1,7 +1,10 @@
 """Models: a Functional graph, a Sequential stack, or a class of your own."""
 
+from cornu.dtype_policies import KERAS
 from cornu.models.functional import Functional
 from cornu.models.model import Model
 from cornu.models.sequential import Sequential
+
+KERAS.add([Functional, Model, Sequential])
 
 __all__ = ["Functional", "Model", "Sequential"]

@@ -6,12 +6,15 @@ A subclass may also be made from a graph: `MyModel(inputs, outputs)`, or `super(
 
 from typing import Any
 
+from cornu import saving
 from cornu.core import config, tree
-from cornu.core.errors import ArgumentError, BuildError, GraphError, near_miss
+from cornu.core.errors import ArgumentError, BuildError, GraphError, UnsupportedError, near_miss
+from cornu.core.family import deserialize_object
 from cornu.graph import masks
 from cornu.graph.function import Function
 from cornu.graph.symbolic import Node, SymbolicTensor
-from cornu.layers.base import Layer
+from cornu.layers._names import auto_name
+from cornu.layers.base import Layer, shapes_to_specs
 from cornu.training.trainer import Trainer
 
 __all__ = ["Model"]
@@ -63,8 +66,6 @@ class Model(Trainer, Layer):
 
     def _set_graph(self, inputs: Any, outputs: Any) -> None:
         """Take a graph as what `call` computes."""
-        from cornu.layers._names import auto_name
-
         if self._name is None:
             vars(self)["_name"] = auto_name(type(self))
         self._function = Function(inputs, outputs, self.name)
@@ -86,8 +87,6 @@ class Model(Trainer, Layer):
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Run the graph; a subclass without a graph writes its own."""
         if self._function is None:
-            from cornu.core.errors import UnsupportedError
-
             raise UnsupportedError(
                 f"model {type(self).__name__} has no `call` and no graph", "call(self, inputs), or Model(inputs, outputs)"
             )
@@ -126,6 +125,9 @@ class Model(Trainer, Layer):
         own = super()._children()
         held = {id(layer) for layer in self._layers}
         return [*self._layers, *(item for item in own if id(item) not in held)]
+
+    def _graph_layers(self) -> list[Layer] | None:
+        return None if self._function is None else list(self._layers)
 
     @property
     def layers(self) -> list[Layer]:
@@ -226,8 +228,6 @@ class Model(Trainer, Layer):
 
     def build(self, input_shape: Any) -> None:
         """Make all weights, by running `call` on Specs of this shape (Keras's form, or a structure of shapes)."""
-        from cornu.layers.base import shapes_to_specs
-
         if self.built and self.variables:
             return
         try:
@@ -249,7 +249,10 @@ class Model(Trainer, Layer):
             from cornu.models.functional import functional_from_config
 
             return functional_from_config(cls, given)
-        return super().from_config(given)
+        return super().from_config({key: deserialize_object(value) for key, value in given.items()})
+
+    # Its graph is read from the config as it was written.
+    from_config.__func__.raw_config = True  # type: ignore[attr-defined]
 
     def get_config(self) -> dict[str, Any]:
         """The graph, or the arguments of `__init__`."""
@@ -263,27 +266,19 @@ class Model(Trainer, Layer):
 
     def save(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
         """Save architecture, weights and training state in one `.keras` file (`cornu.saving.save_model`)."""
-        from cornu.saving import save_model
-
-        save_model(self, filepath, overwrite=overwrite, **kwargs)
+        saving.save_model(self, filepath, overwrite=overwrite, **kwargs)
 
     def save_weights(self, filepath: Any, overwrite: bool = True) -> None:
         """Save the weights in a `.weights.h5` file."""
-        from cornu.saving import save_weights
-
-        save_weights(self, filepath, overwrite=overwrite)
+        saving.save_weights(self, filepath, overwrite=overwrite)
 
     def load_weights(self, filepath: Any, skip_mismatch: bool = False) -> None:
         """Load the weights of a `.weights.h5` or `.keras` file."""
-        from cornu.saving import load_weights
-
-        load_weights(self, filepath, skip_mismatch=skip_mismatch)
+        saving.load_weights(self, filepath, skip_mismatch=skip_mismatch)
 
     def to_json(self, **kwargs: Any) -> str:
         """The architecture as JSON text."""
-        from cornu.saving import model_to_json
-
-        return model_to_json(self, **kwargs)
+        return saving.model_to_json(self, **kwargs)
 
     def summary(self, line_length: int | None = None, print_fn: Any = None, expand_nested: bool = False, **kwargs: Any) -> None:
         """Print a table of the layers: names, output shapes, numbers of parameters."""

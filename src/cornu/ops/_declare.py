@@ -22,7 +22,7 @@ import numpy as np
 
 from cornu.core import context, dtypes
 from cornu.core.dims import Dim
-from cornu.core.errors import DtypeError, EngineError
+from cornu.core.errors import ArgumentError, DtypeError, EngineError
 from cornu.core.spec import ArrayOperators, Spec
 from cornu.core.tree import map_structure
 from cornu.core.variable import Variable
@@ -338,6 +338,9 @@ class Abstract(Interpreter):
 
     def apply(self, op: Op, arrays: dict[str, Any], static: dict[str, Any]) -> Any:
         """A Spec, or a structure of them."""
+        if not context.is_abstract():
+            with context.abstract():
+                return self.apply(op, arrays, static)
         ready = prepare(op, arrays, to_spec) if op.is_primitive or op.promote is not None else arrays
         result = op.body(**ready, **static)
         if abstract_watcher[0] is not None and op.is_primitive:
@@ -370,6 +373,12 @@ interprets(Spec, lambda value: ABSTRACT)
 
 def _declare(is_primitive: bool, body: Any, promote: Any, result: Any, family: str | None) -> Any:
     def wrap(body: Callable[..., Any]) -> Op:
+        known = all_ops.get(body.__name__)
+        if known is not None and known.body.__module__ != body.__module__:
+            raise ArgumentError(
+                f"the op {body.__name__!r} of {body.__module__} is stated already, in {known.body.__module__}",
+                "one op per name: engines' tables and gradient rules go by it",
+            )
         made = all_ops[body.__name__] = Op(body, is_primitive, promote, result, family)
         return made
 

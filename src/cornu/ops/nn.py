@@ -469,8 +469,12 @@ def _pads(space: Any, window: Any, strides: Any, dilation: Any, padding: Any, wh
     for size, wide, stride, apart in zip(space, window, strides, dilation, strict=True):
         reach = (wide - 1) * apart + 1
         if same:
-            steps = (size + stride - 1) // stride
-            short = Dim.operation("max", (steps - 1) * stride + reach - size, 0)
+            short = (size - 1) // stride * stride + reach - size
+            if reach == 1:
+                short = 0
+            elif reach < stride:
+                short = Dim.operation("max", short, 0)
+            # Else it is never negative, and unknown sizes come out as plain `(size - 1) // stride + 1`.
             low = short // 2
             pads.append((low, short - low))
             continue

@@ -85,7 +85,7 @@ def _visible(x: Any) -> np.ndarray | None:
 
 @op(family="elementwise")
 def square(x: Spec) -> Spec:
-    """`x * x`.
+    """`x * x` (int32 for booleans).
 
     Args:
         x: array.
@@ -93,6 +93,7 @@ def square(x: Spec) -> Spec:
     Returns:
         array of the same shape.
     """
+    x = _e.cast(x, "int32") if _c.dtype(x) == "bool" else x
     return _a.multiply(x, x)
 
 

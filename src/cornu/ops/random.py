@@ -80,11 +80,15 @@ def bits(key: Spec, shape=()) -> Spec:
 
 
 @op(family="random")
-def split(key: Spec, num=2) -> Spec:
+def split_key(key: Spec, num=2) -> Spec:
     """`num` new keys, as `(num, 2)`: those of `jax.random.split`."""
     low = _counts(num)
     a, b = threefry2x32(_i.get_item(key, 0), _i.get_item(key, 1), _c.zeros_like(low), low)
     return _m.stack([a, b], axis=1)
+
+
+# Two ops cannot share a name: `ops.split` cuts arrays.
+split = split_key
 
 
 @op(family="random")

@@ -174,6 +174,10 @@ def argmax(x): ...
 def argmin(x): ...
 
 
+def _not_bool(dtype: str) -> str:
+    return "int32" if dtype == "bool" else dtype
+
+
 def _cumulative(doc: str, result: Any = None) -> Any:
     def wrap(named: Any) -> Op:
         def rule(x: Spec, axis=0, reverse=False) -> Spec:
@@ -189,11 +193,11 @@ def _cumulative(doc: str, result: Any = None) -> Any:
     return wrap
 
 
-@_cumulative("The sum of all elements up to each", _widened)
+@_cumulative("The sum of all elements up to each", _not_bool)
 def cumulative_sum(x): ...
 
 
-@_cumulative("The product of all elements up to each", _widened)
+@_cumulative("The product of all elements up to each", _not_bool)
 def cumulative_prod(x): ...
 
 
@@ -214,7 +218,7 @@ def cumsum(x: Spec, axis=None, dtype=None) -> Spec:
     Args:
         x: array.
         axis: one axis; `None` for the flattened array.
-        dtype: dtype of the result; by default that of `sum`.
+        dtype: dtype of the result; by default the array's (int32 for booleans).
 
     Returns:
         array of the same shape (flat if `axis` is `None`).

@@ -118,7 +118,7 @@ def train_step(
         if good is None:
             return new, logs, alive
         alive = _a.logical_and(alive, good)
-        kept = [n if n is o else _e.select(alive, n, o) for o, n in zip(values, new, strict=True)]
+        kept = [n if n is o else _e.choose(alive, n, o) for o, n in zip(values, new, strict=True)]
         return kept, logs, alive
 
     return step

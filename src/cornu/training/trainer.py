@@ -235,14 +235,14 @@ class Trainer:
         def forward() -> Any:
             y_pred = self(x, training=True)  # type: ignore[operator]
             loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
-            note_loss(loss)
-            return self.optimizer.scale_loss(loss), (y_pred, tree.map_structure(masks.mask_of, y_pred))
+            return self.optimizer.scale_loss(loss), (loss, y_pred, tree.map_structure(masks.mask_of, y_pred))
 
         if variables:
-            (_, (y_pred, found)), gradients = value_and_grad(forward, variables, has_aux=True)()
+            (_, (loss, y_pred, found)), gradients = value_and_grad(forward, variables, has_aux=True)()
             self.optimizer.apply(gradients, variables)
         else:
-            _, (y_pred, found) = forward()
+            _, (loss, y_pred, found) = forward()
+        note_loss(loss)
         tree.map_structure(masks.set_mask, y_pred, found)
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
@@ -275,11 +275,22 @@ class Trainer:
         key = (kind, engine.name, tuple(map(id, variables)), self.run_eagerly)
         cached = self._cache.get(key)
         if cached is None or cached[0] != structure_version[0]:
-            step = make()
+            step = self._forgetting(make())
             compiled = step if self.run_eagerly else engine.compile(step, donate=donate)
             cached = self._cache[key] = (structure_version[0], compiled)
         result: Callable[..., Any] = cached[1]
         return result
+
+    def _forgetting(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """A step that leaves none of its values behind in the layers (penalties of `add_loss`)."""
+
+        def run(*args: Any) -> Any:
+            try:
+                return step(*args)
+            finally:
+                self._clear_losses()  # type: ignore[attr-defined]
+
+        return run
 
     def _all_variables(self) -> list[Variable]:
         """Everything a training step may read or change, each once."""

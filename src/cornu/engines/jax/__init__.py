@@ -43,12 +43,13 @@ class JaxEngine(Engine):
         return found
 
     def from_host(self, value: np.ndarray) -> Any:
-        """The array on JAX's default device."""
-        if value.dtype.name in _WIDE:
-            self.met_wide = True
-            with jax.enable_x64(True):
-                return jnp.asarray(value)
-        return jnp.asarray(value)
+        """The array on JAX's default device; never a tracer, since a variable keeps what it was converted to."""
+        with jax.ensure_compile_time_eval():
+            if value.dtype.name in _WIDE:
+                self.met_wide = True
+                with jax.enable_x64(True):
+                    return jnp.asarray(value)
+            return jnp.asarray(value)
 
     def to_host(self, value: Any) -> np.ndarray:
         """The array's elements, waited for."""
@@ -103,8 +104,15 @@ class JaxEngine(Engine):
         return run
 
     def value_and_grad(self, function: Callable[[list[Any]], tuple[Any, Any]]) -> Callable[[list[Any]], Any]:
-        """JAX's own reverse-mode differentiation."""
-        return jax.value_and_grad(function, has_aux=True)
+        """JAX's own reverse-mode differentiation; its way back is in 64 bits if the values are."""
+        differentiate = jax.value_and_grad(function, has_aux=True)
+
+        def run(values: list[Any]) -> Any:
+            wide = self.met_wide and self._is_wide(values)
+            with jax.enable_x64(True) if wide else contextlib.nullcontext():
+                return differentiate(values)
+
+        return run
 
     def is_tracing(self, value: Any) -> bool:
         """Whether a value is a tracer."""

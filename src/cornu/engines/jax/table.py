@@ -10,6 +10,7 @@ from jax import lax
 from jax.extend.random import threefry2x32_p
 
 from cornu.core import dtypes, tree
+from cornu.ops import control
 from cornu.ops._declare import host_array
 
 __all__ = ["TABLE"]
@@ -228,7 +229,7 @@ def _scan(f: Any, init: Any, xs: Any, length: Any, reverse: bool, unroll: Any) -
         state, y = f(state, x)
         return _arrays(state), _arrays(y)
 
-    return lax.scan(step, _arrays(init), _arrays(xs), length, reverse, unroll)
+    return lax.scan(step, _arrays(init), _arrays(xs), control.scan_length(xs, length), reverse, unroll)
 
 
 def _while_loop(cond: Any, body: Any, loop_vars: Any, maximum_iterations: Any) -> Any:
