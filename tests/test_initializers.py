@@ -16,7 +16,7 @@ from cornu.core.errors import ArgumentError, ShapeError
 from cornu.engines.numpy import special
 from cornu.ops import random as pure
 
-SHAPES = [(150, 120), (3, 3, 32, 64)]
+SHAPE = (3, 3, 32, 64)
 RANDOM = {
     "random_normal": {"mean": 0.5, "stddev": 2.0},
     "truncated_normal": {"mean": 0.5, "stddev": 2.0},
@@ -33,11 +33,10 @@ RANDOM = {
 
 @pytest.mark.parametrize("name", RANDOM)
 def test_distribution_is_that_of_keras(name):
-    for shape in SHAPES:
-        ours = initializers.deserialize({"class_name": name, "config": {**RANDOM[name], "seed": 3}})(shape)
-        theirs = np.asarray(getattr(keras.initializers, name)(**RANDOM[name], seed=5)(shape))
-        assert ours.shape == shape and ours.dtype == np.float32 and type(ours) is np.ndarray
-        assert stats.ks_2samp(ours.ravel(), theirs.ravel()).pvalue > 1e-3
+    ours = initializers.deserialize({"class_name": name, "config": {**RANDOM[name], "seed": 3}})(SHAPE)
+    theirs = np.asarray(getattr(keras.initializers, name)(**RANDOM[name], seed=5)(SHAPE))
+    assert ours.shape == SHAPE and ours.dtype == np.float32 and type(ours) is np.ndarray
+    assert stats.ks_2samp(ours.ravel(), theirs.ravel()).pvalue > 1e-3
 
 
 def test_axes_of_an_unusual_layout():

@@ -14,7 +14,7 @@ from cornu.core.errors import ArgumentError, EngineError
 from cornu.core.spec import Spec
 from cornu.ops import random as pure
 
-N = (10_000,)
+N = (5_000,)
 DRAWS = {
     "normal": (lambda seed: random.normal(N, 1.0, 2.0, seed=seed), stats.norm(1, 2)),
     "uniform": (lambda seed: random.uniform(N, -1.0, 3.0, seed=seed), stats.uniform(-1, 4)),

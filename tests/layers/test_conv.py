@@ -25,8 +25,8 @@ def twin(module, name, shape, arguments, dtype="float32", rtol=1e-5, atol=2e-5):
     theirs.set_weights([0.5 + rng.random(w.shape).astype("float32") for w in theirs.get_weights()])
     unknown = (None,) * len(shape) if not theirs.weights else None
     for sizes in filter(None, (shape, unknown)):
-        want = keras.Model(i := keras.Input(sizes, dtype=dtype), theirs(i)).output_shape
-        assert cornu.Model(i := cornu.Input(sizes, dtype=dtype), ours(i)).output_shape == want
+        mine, other = cornu.Input(sizes, dtype=dtype), keras.Input(sizes, dtype=dtype)
+        assert cornu.Model(mine, ours(mine)).output_shape == keras.Model(other, theirs(other)).output_shape
     assert [w.name for w in ours.weights] == [w.name for w in theirs.weights]
     assert [w.shape for w in ours.weights] == [tuple(w.shape) for w in theirs.weights]
     ours.set_weights(theirs.get_weights())

@@ -7,6 +7,7 @@ import pytest
 import cornu
 from cornu import metrics, ops
 from cornu.core import context
+from cornu.core.config import Configurable
 from cornu.core.dims import BATCH, Dim
 from cornu.core.errors import ArgumentError, CornuWarning, ShapeError
 from cornu.core.spec import Spec
@@ -120,6 +121,7 @@ def weights_for(name, y_true, y_pred):
         yield rng.random((BATCHES, SIZE)).astype("float32")
 
 
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype")  # Keras asks JAX for int64
 @pytest.mark.parametrize(
     ("name", "options", "y_true", "y_pred"), CASES, ids=[f"{case[0]}-{i}" for i, case in enumerate(CASES)]
 )
@@ -131,7 +133,7 @@ def test_same_as_keras(name, options, y_true, y_pred):
         for i in range(BATCHES):
             theirs.update_state(y_true[i], y_pred[i], sample_weight=None if weights is None else weights[i])
         expected = np.asarray(theirs.result())
-        for engine in ("numpy", "jax"):
+        for engine in ("numpy",) if weights is None else ("numpy", "jax"):
             with cornu.engine(engine):
                 metric = getattr(metrics, name)(**options)
                 for i in range(BATCHES):
@@ -156,7 +158,10 @@ def test_same_as_keras(name, options, y_true, y_pred):
 @pytest.mark.parametrize("name", ["Mean", "Sum"])
 @pytest.mark.parametrize(
     ("values", "weights"),
-    [((5,), None), ((5, 3), None), ((5,), (5,)), ((5, 3), (5,)), ((5, 3), (5, 3)), ((5, 3), (5, 1)), ((5, 1), (5,)), ((), None), ((5, 3, 2), (5, 3)), ((5,), ())],
+    [
+        ((5,), None), ((5, 3), None), ((5,), (5,)), ((5, 3), (5,)), ((5, 3), (5, 3)), ((5, 3), (5, 1)), ((5, 1), (5,)),
+        ((), None), ((5, 3, 2), (5, 3)), ((5,), ()),
+    ],
 )  # fmt: skip
 def test_means(name, values, weights):
     theirs, ours = getattr(keras.metrics, name)(), getattr(metrics, name)()
@@ -225,8 +230,8 @@ def test_stateless_and_compiled(engine, name):
 
 def test_unknown_sizes():
     with context.abstract():
-        for name in ("MeanSquaredError", "BinaryAccuracy", "CategoricalAccuracy", "AUC", "Precision", "F1Score", "R2Score"):
-            metric = getattr(metrics, name)()
+        for kind in (metrics.MeanSquaredError, metrics.CategoricalAccuracy, metrics.AUC, metrics.F1Score, metrics.R2Score):
+            metric = kind()
             spec = Spec((BATCH, 4), "float32")
             metric.update_state(spec, spec, Spec((BATCH,), "float32"))
             assert metric.result().dtype == "float32"
@@ -234,6 +239,13 @@ def test_unknown_sizes():
         pixels = Spec((BATCH, Dim("height"), 5), "int32")
         metric.update_state(pixels, pixels)
         assert metric.result().shape == ()
+
+
+class NoMetric(Configurable):
+    """Another kind of object, that can be called."""
+
+    def __call__(self, y_true, y_pred):
+        return y_pred
 
 
 class Forgetful(metrics.Metric):
@@ -276,8 +288,8 @@ def test_names():
     assert metrics.get(None) is None
     with pytest.raises(ArgumentError, match="did you mean"):
         metrics.get("binary_acuracy")
-    with pytest.raises(ArgumentError):
-        metrics.get("Dense")
+    with pytest.raises(ArgumentError, match="is no metric"):
+        metrics.get("NoMetric")
     with pytest.raises(ArgumentError):
         metrics.get(7)
     for name in keras.src.metrics.ALL_OBJECTS_DICT:
@@ -317,7 +329,12 @@ def test_arguments():
 
 @pytest.mark.parametrize(
     ("true", "pred", "kind"),
-    [((8,), (8, 1), "binary_accuracy"), ((8, 3), (8, 3), "categorical_accuracy"), ((8, 1), (8, 3), "sparse_categorical_accuracy"), ((8,), (8, 3), "sparse_categorical_accuracy")],
+    [
+        ((8,), (8, 1), "binary_accuracy"),
+        ((8, 3), (8, 3), "categorical_accuracy"),
+        ((8, 1), (8, 3), "sparse_categorical_accuracy"),
+        ((8,), (8, 3), "sparse_categorical_accuracy"),
+    ],
 )  # fmt: skip
 def test_accuracy_for(true, pred, kind):
     metric = metrics.accuracy_for(true, pred)

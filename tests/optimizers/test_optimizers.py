@@ -111,7 +111,11 @@ def test_ten_eager_steps(name, options):
         assert_as_expected(name, options, [v.numpy() for v in variables], optimizer, state)
 
 
-@pytest.mark.parametrize(("name", "options"), CASES, ids=NAMES)
+# Each rule and each option once: compiling takes most of the time here.
+COMPILED = [i for i in range(len(CASES)) if i not in (0, 1, 3, 7, 11, 13, 16, 19)]
+
+
+@pytest.mark.parametrize(("name", "options"), [CASES[i] for i in COMPILED], ids=[NAMES[i] for i in COMPILED])
 def test_ten_compiled_steps(name, options):
     with cornu.engine("jax") as engine:
         variables, optimizer = weights(), ours(name, options)
@@ -136,12 +140,11 @@ def test_configs_are_those_of_keras(name, options):
 
 def test_eager_on_jax():
     with cornu.engine("jax"):
-        for name, options in (CASES[8],):
-            variables, optimizer = weights(), ours(name, options)
-            for step in range(10):
-                optimizer.apply(gradients(name, step), variables)
-            state = optimizer.get_weights()
-            assert_as_expected(name, options, [v.numpy() for v in variables], optimizer, state)
+        name, options = CASES[8]
+        variables, optimizer = weights(), ours(name, options)
+        for step in range(10):
+            optimizer.apply(gradients(name, step), variables)
+        assert_as_expected(name, options, [v.numpy() for v in variables], optimizer, optimizer.get_weights())
 
 
 def test_get():

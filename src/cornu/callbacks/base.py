@@ -114,13 +114,8 @@ def _overrides(callback: Any, hook: str) -> bool:
     method = getattr(type(callback), hook, None)
     # Keras marks the empty hooks of its own base class.
     if method is not None and method is not getattr(Callback, hook) and not getattr(method, "_is_default", False):
-        if hook not in _CALLS or not _is_kerass_own(method):
-            return True
+        return True
     return hook in _CALLS and _overrides(callback, _CALLS[hook])
-
-
-def _is_kerass_own(method: Any) -> bool:
-    return getattr(method, "__module__", "") == "keras.src.callbacks.callback"
 
 
 def python_value(value: Any) -> Any:
@@ -142,12 +137,12 @@ class CallbackList(Callback):
         add_progbar: whether to add a `ProgbarLogger` if there is none.
         model: the model they are for.
         **params: what `set_params` gives them: `verbose`, `epochs`, `steps`; a trainer may add `validation_freq`, which
-            tells callbacks that not every epoch has a `val_...` (`None`: no epoch has).
+            tells callbacks that not every epoch has `val_...` logs (`None`: none has).
 
     Attributes:
         callbacks: the list.
-        has_train_batch_hooks: whether a callback, the progress aside, wants to be told of batches of training; so that a
-            loop may know whether anybody can look at the state between two batches.
+        has_train_batch_hooks: whether a callback, the progress aside, wants to be told of batches of training: whether
+            anybody can look at the state between two batches.
         has_test_batch_hooks: that for evaluation.
         has_predict_batch_hooks: that for prediction.
 

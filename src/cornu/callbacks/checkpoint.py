@@ -35,7 +35,7 @@ class ModelCheckpoint(MonitorCallback):
     """Save the model, or its weights, as training goes on.
 
     Args:
-        filepath: where to: a path that ends in `.keras` or `.h5`, or for weights in `.weights.h5`. It may name the epoch
+        filepath: a path that ends in `.keras` or `.h5`, or for weights in `.weights.h5`. It may name the epoch
             (from 1), the batch and the logs: `"{epoch:02d}-{val_loss:.2f}.keras"`. Folders are made.
         monitor: what `save_best_only` watches.
         verbose: 1 to say when it saves.

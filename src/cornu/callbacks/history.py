@@ -36,4 +36,5 @@ class History(Callback):
         self.epoch.append(epoch)
         for name in logs or {}:
             self.history.setdefault(name, []).append(python_value(logs[name]))
-        self.model.history = self
+        if self.model is not None:
+            self.model.history = self

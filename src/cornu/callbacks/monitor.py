@@ -70,12 +70,13 @@ class MonitorCallback(Callback):
         )
 
     def _is_improvement(self, value: float, reference: float | None) -> bool:
-        """Whether a value is better than another by more than `min_delta`; NaN is better than nothing at all."""
+        """Whether a value is better than another by more than `min_delta`; NaN never is."""
+        direction = self.direction
         if math.isnan(value):
             return False
         if reference is None or math.isnan(reference):
             return True
-        if self.direction == "max":
+        if direction == "max":
             return value - self.min_delta > reference
         return value + self.min_delta < reference
 
@@ -111,7 +112,7 @@ class MonitorCallback(Callback):
         if self.monitor.startswith("val_") and not validated:
             fix = "pass validation_data or validation_split to fit, or watch a value of training"
         return BindingError(
-            f"{type(self).__name__} watches {self.monitor!r}, which is not logged {when}{near_miss(self.monitor, logs)}",
+            f"{type(self).__name__} watches {self.monitor!r}, not logged {when}{near_miss(self.monitor, logs)}",
             f"one of {', '.join(map(str, logs)) or 'nothing: there are no logs'}",
             fix,
         )

@@ -6,7 +6,7 @@ expressions are equal objects whatever way they were built, so `2*t - t == t`. T
 taken for equal.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from cornu.core.errors import ShapeError
@@ -56,12 +56,14 @@ class Dim:
         False
     """
 
-    __slots__ = ("_hash", "_terms")
+    __slots__ = ("_hash", "_terms", "_text")
     _terms: dict[Monomial, int]
+    _text: str | None
 
     def __init__(self, name: str) -> None:
         self._terms = {(("name", name),): 1}
         self._hash = hash(frozenset(self._terms.items()))
+        self._text = name
 
     @staticmethod
     def _of(terms: dict[Monomial, int]) -> "Size":
@@ -73,7 +75,11 @@ class Dim:
         dim = Dim.__new__(Dim)
         dim._terms = terms
         dim._hash = hash(frozenset(terms.items()))
+        dim._text = None
         return dim
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (list(self._terms.items()),)
 
     @staticmethod
     def operation(kind: str, a: "Size", b: "Size") -> "Size":
@@ -96,15 +102,10 @@ class Dim:
     @property
     def expression(self) -> str:
         """The expression in words of its unknowns."""
-        parts = []
-        for monomial, factor in sorted(self._terms.items(), key=lambda item: (not item[0], str(item[0]))):
-            atoms = [_atom_text(atom) for atom in monomial]
-            if not atoms:
-                parts.append(str(factor))
-            else:
-                product = "*".join(atoms)
-                parts.append(product if factor == 1 else f"-{product}" if factor == -1 else f"{factor}*{product}")
-        return " + ".join(parts).replace("+ -", "- ")
+        for dim in _innermost_first(self, lambda dim: dim._text is None):
+            dim._text = _text_of(dim)
+        assert self._text is not None
+        return self._text
 
     def unknowns(self) -> set[str]:
         """The names of all unknowns in the expression."""
@@ -123,18 +124,21 @@ class Dim:
 
     def evaluate(self, values: Mapping[str, "Size"]) -> "Size":
         """The expression with its unknowns replaced; those without a value stay."""
-        total: Size = 0
-        for monomial, factor in self._terms.items():
-            product: Size = factor
-            for atom in monomial:
-                if atom[0] == "name":
-                    value = values.get(atom[1])
-                    product = product * (Dim(atom[1]) if value is None else value)
-                else:
-                    kind, a, b = atom
-                    product = product * Dim.operation(kind, substitute(a, values), substitute(b, values))
-            total = total + product
-        return total
+        known: dict[int, Size] = {}
+        for dim in _innermost_first(self, lambda dim: id(dim) not in known):
+            total: Size = 0
+            for monomial, factor in dim._terms.items():
+                product: Size = factor
+                for atom in monomial:
+                    if atom[0] == "name":
+                        value = values.get(atom[1])
+                        product = product * (Dim(atom[1]) if value is None else value)
+                    else:
+                        a, b = (known[id(part)] if isinstance(part, Dim) else part for part in atom[1:])
+                        product = product * Dim.operation(atom[0], a, b)
+                total = total + product
+            known[id(dim)] = total
+        return known[id(self)]
 
     def __add__(self, other: "Size") -> "Size":
         if not isinstance(other, (int, Dim)):
@@ -150,7 +154,7 @@ class Dim:
         terms: dict[Monomial, int] = {}
         for m1, f1 in self._terms.items():
             for m2, f2 in _terms_of(other).items():
-                monomial = tuple(sorted(m1 + m2, key=str))
+                monomial = tuple(sorted(m1 + m2, key=hash))
                 terms[monomial] = terms.get(monomial, 0) + f1 * f2
         return Dim._of(terms)
 
@@ -179,7 +183,9 @@ class Dim:
         return Dim.operation("mod", other, self)
 
     def __eq__(self, other: object) -> bool:
-        return other is None or (isinstance(other, Dim) and self._terms == other._terms)
+        return other is None or (
+            isinstance(other, Dim) and (self is other or (self._hash == other._hash and self._terms == other._terms))
+        )
 
     def __hash__(self) -> int:
         return self._hash
@@ -201,10 +207,50 @@ Size: TypeAlias = int | Dim
 BATCH = Dim("batch")
 
 
+def _restored(terms: list[tuple[Monomial, int]]) -> Size:
+    """A pickled size; hashes, and the order of atoms that goes by them, are those of this process."""
+    return Dim._of({tuple(sorted(monomial, key=hash)): factor for monomial, factor in terms})
+
+
+def _innermost_first(dim: Dim, wanted: Callable[[Dim], bool]) -> Iterator[Dim]:
+    """The sizes inside a size's operations, each after those inside it, and at last itself; nothing recurses."""
+    pending = [dim]
+    while pending:
+        last = pending[-1]
+        if not wanted(last):
+            pending.pop()
+            continue
+        inner = [
+            part
+            for monomial in last._terms
+            for atom in monomial
+            if atom[0] != "name"
+            for part in atom[1:]
+            if isinstance(part, Dim) and wanted(part)
+        ]
+        if inner:
+            pending.extend(inner)
+        else:
+            yield pending.pop()
+
+
+def _text_of(dim: Dim) -> str:
+    parts = []
+    for monomial, factor in dim._terms.items():
+        atoms = sorted(map(_atom_text, monomial))
+        product = "*".join(atoms)
+        if not atoms:
+            text = str(factor)
+        else:
+            text = product if factor == 1 else f"-{product}" if factor == -1 else f"{factor}*{product}"
+        parts.append((not atoms, product, text))
+    return " + ".join(text for _, _, text in sorted(parts)).replace("+ -", "- ")
+
+
 def _atom_text(atom: tuple[Any, ...]) -> str:
     if atom[0] == "name":
         return str(atom[1])
-    left, right = (part.expression if isinstance(part, Dim) else str(part) for part in atom[1:])
+    left, right = (part._text if isinstance(part, Dim) else str(part) for part in atom[1:])
     return f"{atom[0]}({left}, {right})"
 
 

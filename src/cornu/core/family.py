@@ -160,6 +160,8 @@ def _made(cls: type, given: dict[str, Any], custom_objects: dict[str, Any] | Non
     method = getattr(cls, "from_config", None)
     if method is None or method.__func__.__module__.startswith("cornu.") and not getattr(method.__func__, "raw_config", False):
         config = {key: deserialize_object(value, custom_objects) for key, value in config.items()}
+    if cls in _module_of:
+        config = _without_idle(cls, config)
     try:
         made = cls(**config) if method is None else method(config)
     except CornuError as error:
@@ -170,6 +172,21 @@ def _made(cls: type, given: dict[str, Any], custom_objects: dict[str, Any] | Non
     if given.get("compile_config") and hasattr(made, "compile_from_config"):
         made.compile_from_config({k: deserialize_object(v, custom_objects) for k, v in given["compile_config"].items()})
     return made
+
+
+# Arguments of Keras's classes that ours do not have, with values that ask for nothing.
+_IDLE = {"renorm_momentum": 0.99, "jit_compile": True, "implementation": 2, "use_gate": False}
+
+
+def _without_idle(cls: type, config: dict[str, Any]) -> dict[str, Any]:
+    """A config without the keys that a house class does not take and whose values ask for nothing; others stay, and are refused."""
+    taken: set[str] = set(getattr(cls, "_base_arguments", ()))
+    for base in cls.__mro__:
+        if "__init__" in vars(base) and base is not object:
+            taken.update(inspect.signature(base.__init__).parameters)  # type: ignore[misc]
+    if cls.from_config.__func__ is not Configurable.from_config.__func__:  # type: ignore[attr-defined]
+        return config
+    return {k: v for k, v in config.items() if k in taken or not (v is None or v is False or _IDLE.get(k) == v)}
 
 
 def deserialize_object(value: Any, custom_objects: dict[str, Any] | None = None) -> Any:
@@ -298,6 +315,8 @@ def serialize_object(value: Any) -> Any:
     if callable(value) and hasattr(value, "__name__"):
         if value.__name__ == "<lambda>":
             raise SavingError(f"{value!r} has no name", "a function with a name", "write it with def and register it")
+        if value.__module__.startswith("cornu."):
+            return value.__name__
         return {
             "module": value.__module__,
             "class_name": "function",

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 
-__all__ = ["auto_name", "reset_names", "snake_case"]
+__all__ = ["auto_name", "clear_session", "snake_case"]
 
 _counts: Counter[str] = Counter()
 
@@ -28,6 +28,6 @@ def auto_name(cls: type) -> str:
     return base if count == 0 else f"{base}_{count}"
 
 
-def reset_names() -> None:
-    """Begin counting anew (`clear_session`)."""
+def clear_session() -> None:
+    """Begin the automatic names anew."""
     _counts.clear()

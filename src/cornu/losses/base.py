@@ -15,7 +15,7 @@ from cornu.ops._rules import axis_of
 from cornu.ops.reduction import count
 
 __all__ = [
-    "Loss", "LossFunctionWrapper", "apply_mask", "compute_dtype", "matched", "matched_classes",
+    "Loss", "LossFunctionWrapper", "apply_mask", "compute_dtype", "fit_weights", "matched", "matched_classes",
     "reduce_weighted_values", "squeeze_or_expand_to_same_rank", "target_kind",
 ]  # fmt: skip
 
@@ -328,7 +328,7 @@ def target_kind(y_true_shape: tuple[Size, ...], y_pred_shape: tuple[Size, ...]) 
 # ---------------------------------------------------------------- from many to one
 
 
-def _fit_weights(values: Any, weights: Any, what: str, both_ways: bool = False) -> tuple[Any, Any]:
+def fit_weights(values: Any, weights: Any, what: str, both_ways: bool = False) -> tuple[Any, Any]:
     """Values and weights of one rank, each size of the weights equal to that of the values or 1.
 
     Raises:
@@ -378,7 +378,7 @@ def apply_mask(sample_weight: Any, mask: Any, dtype: str, reduction: str | None)
     if sample_weight is None:
         return weights
     sample_weight = ops.cast(ops.convert_to_tensor(sample_weight), dtype)
-    weights, sample_weight = _fit_weights(weights, sample_weight, "a mask", both_ways=True)
+    weights, sample_weight = fit_weights(weights, sample_weight, "a mask", both_ways=True)
     return ops.multiply(sample_weight, weights)
 
 
@@ -420,7 +420,7 @@ def reduce_weighted_values(
     weights = apply_mask(sample_weight, mask, dtype, reduction)
     if weights is not None:
         weights = ops.convert_to_tensor(weights, dtype=dtype)
-        values, weights = _fit_weights(values, weights, "losses")
+        values, weights = fit_weights(values, weights, "losses")
         values = ops.multiply(values, weights)
     if reduction in (None, "none") or shape_of(values) == ():
         return values

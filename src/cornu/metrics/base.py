@@ -1,6 +1,6 @@
 """`Metric`: a number gathered over batches; its state is in variables, so that a compiled step can carry it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -140,11 +140,11 @@ class Metric(Configurable):
             for key, value in vars(metric).items():
                 if key in ("_variables", "_arguments"):
                     continue
-                for leaf in tree.leaves(value):
-                    if isinstance(leaf, Variable):
-                        found.setdefault(id(leaf), leaf)
-                    elif isinstance(leaf, Metric):
-                        inner.append(leaf)
+                for part in _parts(value):
+                    if isinstance(part, Variable):
+                        found.setdefault(id(part), part)
+                    elif isinstance(part, Metric):
+                        inner.append(part)
             pending.extend(reversed(inner))
         return list(found.values())
 
@@ -236,6 +236,15 @@ def _initial(initializer: Any) -> Callable[..., Any]:
     if not callable(initializer):
         raise ArgumentError(f"add_variable got initializer={initializer!r}", "'zeros', 'ones', or a function")
     return initializer
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    """What an attribute holds, lists and dicts opened, in order."""
+    if isinstance(value, (list, tuple, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _parts(part)
+    else:
+        yield value
 
 
 def _value(leaf: Any) -> Any:

@@ -10,7 +10,7 @@ from cornu.core.config import Field, one_of, positive_int
 from cornu.core.dims import Dim, shape_text
 from cornu.core.errors import ArgumentError, ShapeError
 from cornu.core.variable import Variable
-from cornu.losses.base import matched, squeeze_or_expand_to_same_rank
+from cornu.losses.base import fit_weights, matched, squeeze_or_expand_to_same_rank
 from cornu.metrics.base import Metric
 from cornu.ops._declare import shape_of
 from cornu.ops.nn import EPSILON
@@ -79,14 +79,12 @@ def count_confusion(
     y_true, y_pred = matched(y_true, y_pred, owner)
     weights = None
     if sample_weight is not None:
-        weights = ops.expand_dims(ops.cast(ops.convert_to_tensor(sample_weight), dtype), -1)
-        weights = squeeze_or_expand_to_same_rank(y_true, weights, expand_rank_1=False)[1]
-        if len(shape_of(weights)) > len(shape_of(y_true)) or (1 < len(shape_of(weights)) < len(shape_of(y_true))):
-            raise ShapeError(
-                f"{owner} got weights of shape {shape_text(shape_of(sample_weight))} for predictions of shape "
-                f"{shape_text(shape_of(y_pred))}",
-                "one weight per prediction, or one for all on the last axis",
-            )
+        weights = ops.cast(ops.convert_to_tensor(sample_weight), dtype)
+        if shape_of(weights) and len(shape_of(weights)) == len(shape_of(y_pred)) - 1:
+            weights = ops.expand_dims(weights, -1)
+        elif len(shape_of(weights)) == len(shape_of(y_pred)) + 1:
+            weights = squeeze_or_expand_to_same_rank(y_pred, weights, expand_rank_1=False)[1]
+        weights = fit_weights(y_pred, weights, "predictions")[1]
     if top_k is not None:
         y_pred = _only_top(y_pred, top_k)
     if class_id is not None:

@@ -6,7 +6,7 @@ from cornu import ops
 from cornu.core.config import one_of
 from cornu.core.dims import Dim, shape_text
 from cornu.core.errors import ArgumentError, ShapeError
-from cornu.losses.base import matched
+from cornu.losses.base import fit_weights, matched
 from cornu.metrics.base import Metric
 from cornu.ops._declare import shape_of
 from cornu.ops.nn import EPSILON
@@ -113,7 +113,7 @@ class FBetaScore(Metric):
             weight = ops.expand_dims(weight, 1)
         elif len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
             raise ShapeError(f"{self.name} got weights of shape {shape_text(shape)}", "a scalar, or (batch,)")
-        return ops.broadcast_to(weight, shape_of(y_true))
+        return ops.broadcast_to(fit_weights(y_true, weight, "targets")[1], shape_of(y_true))
 
     def result(self) -> Any:
         """The score so far: a scalar, or `(classes,)` without an average."""

@@ -7,11 +7,13 @@ from cornu import ops
 from cornu.core.dims import Dim, shape_text
 from cornu.core.errors import ShapeError
 from cornu.graph import masks
-from cornu.losses.base import apply_mask, squeeze_or_expand_to_same_rank
+from cornu.losses.base import Loss, apply_mask, squeeze_or_expand_to_same_rank
 from cornu.metrics.base import Metric
 from cornu.ops._declare import shape_of
 
 __all__ = ["Mean", "MeanMetricWrapper", "Sum"]
+
+_LOSSES = "cornu.losses."
 
 
 def samplewise(values: Any, sample_weight: Any, reduce: Callable[..., Any], dtype: str) -> tuple[Any, Any]:
@@ -151,6 +153,8 @@ class MeanMetricWrapper(Mean):
         super().__init__(name=name, dtype=dtype)  # type: ignore[arg-type]
         self.fn = fn
         self._fn_kwargs = kwargs
+        if self._direction is None and (isinstance(fn, Loss) or getattr(fn, "__module__", "").startswith(_LOSSES)):
+            self._direction = "down"
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, mask: Any = None) -> None:
         """Add a batch.

@@ -7,7 +7,7 @@ from cornu import losses, ops
 from cornu.core.config import one_of
 from cornu.core.dims import Dim, shape_text
 from cornu.core.errors import ArgumentError, CornuWarning, ShapeError
-from cornu.losses.base import as_pair, matched
+from cornu.losses.base import as_pair, fit_weights, matched
 from cornu.metrics.base import Metric
 from cornu.metrics.means import Mean, MeanMetricWrapper
 from cornu.ops._declare import ENGINE_RANK, interpreter_of, shape_of
@@ -266,7 +266,7 @@ class R2Score(Metric):
         weight = ops.convert_to_tensor(1 if sample_weight is None else sample_weight, dtype=self.dtype)
         if len(shape_of(weight)) == 1:
             weight = ops.expand_dims(weight, 1)
-        weight = ops.broadcast_to(weight, shape_of(y_true))
+        weight = ops.broadcast_to(fit_weights(y_true, weight, "targets")[1], shape_of(y_true))
         weighted = ops.multiply(y_true, weight)
         self.sum.assign_add(ops.sum(weighted, axis=0))
         self.squared_sum.assign_add(ops.sum(ops.multiply(y_true, weighted), axis=0))

@@ -132,22 +132,38 @@ def logical_or(x1, x2): ...
 def logical_xor(x1, x2): ...
 
 
-@_binary("Bit by bit, and.", _whole)
-def bitwise_and(x1, x2): ...
+def _bits(doc: str) -> Any:
+    """Declare a broadcasting primitive on bits; Keras calls its arguments `x` and `y`."""
+
+    def wrap(named: Any) -> Op:
+        def rule(x: Spec, y: Spec) -> Spec:
+            return Spec(broadcast_shapes(x.shape, y.shape), x.dtype)
+
+        rule.__name__ = rule.__qualname__ = named.__name__
+        rule.__module__ = named.__module__
+        rule.__doc__ = doc + _ARGS.replace("x1", "x").replace("x2", "y")
+        made: Op = primitive(rule, promote=True, result=_whole, family="elementwise")
+        return made
+
+    return wrap
 
 
-@_binary("Bit by bit, or.", _whole)
-def bitwise_or(x1, x2): ...
+@_bits("Bit by bit, and.")
+def bitwise_and(x, y): ...
 
 
-@_binary("Bit by bit, exclusive or.", _whole)
-def bitwise_xor(x1, x2): ...
+@_bits("Bit by bit, or.")
+def bitwise_or(x, y): ...
 
 
-@_binary("The bits of `x1` moved `x2` places up.", _whole)
-def left_shift(x1, x2): ...
+@_bits("Bit by bit, exclusive or.")
+def bitwise_xor(x, y): ...
 
 
-@_binary("The bits of `x1` moved `x2` places down; the sign is kept.", _whole)
-def right_shift(x1, x2): ...
+@_bits("The bits of `x` moved `y` places up.")
+def left_shift(x, y): ...
+
+
+@_bits("The bits of `x` moved `y` places down; the sign is kept.")
+def right_shift(x, y): ...
 

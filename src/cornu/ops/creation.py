@@ -41,16 +41,13 @@ def full(shape: Any, fill_value: Any, dtype: Any = None) -> Any:
     Args:
         shape: sizes, numbers or unknown (`ops.shape(x)[1]`).
         fill_value: a number, or an array that broadcasts.
-        dtype: the dtype's name; by default that of the value.
+        dtype: the dtype's name; by default the default float, as in Keras.
 
     Returns:
         array of that shape.
     """
-    if isinstance(fill_value, (int, float, bool, np.generic)):
-        name = dtypes.standardize_dtype(dtype) if dtype is not None else host_array(fill_value).dtype.name
-        fill_value = host_array(fill_value, name)
-    elif dtype is not None:
-        fill_value = _e.cast(fill_value, dtype)
+    name = dtypes.standardize_dtype(dtype)
+    fill_value = host_array(fill_value, name) if isinstance(fill_value, (int, float, bool, np.generic)) else _e.cast(fill_value, name)
     return all_ops["broadcast_to_shape"](fill_value, shape=_sizes(shape))
 
 

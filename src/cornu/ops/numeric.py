@@ -11,7 +11,6 @@ from cornu.core.dims import Dim, Size, shape_text
 from cornu.core.errors import ArgumentError, DtypeError, ShapeError, UnsupportedError
 from cornu.core.spec import Spec
 from cornu.ops import arithmetic as _a
-from cornu.ops import contraction as _t
 from cornu.ops import creation as _c
 from cornu.ops import elementwise as _e
 from cornu.ops import indexing as _i
@@ -1136,7 +1135,7 @@ def _segments(data: Any, segment_ids: Any, num_segments: Any, mode: str, start: 
     ids = shape_of(segment_ids)
     if len(ids) != 1:
         raise ShapeError(f"segment ids of shape {shape_text(ids)}", "one axis")
-    empty = _c.full((num_segments, *shape_of(data)[1:]), _scalar(start, dtype))
+    empty = _c.full((num_segments, *shape_of(data)[1:]), _scalar(start, dtype), dtype)
     return _i.scatter_nd(empty, _m.expand_dims(segment_ids, -1), data, mode=mode)
 
 

@@ -99,6 +99,8 @@ class Progress:
 
     def begin(self, epoch: int | None = None) -> None:
         """Start an epoch (numbered from 0), or the one pass."""
+        for bar in [bar for bar in _open if bar.stream is self.stream]:
+            bar.leave()
         self._epoch = epoch
         self.done = 0
         self._first_end = self._last_end = None
@@ -133,6 +135,14 @@ class Progress:
         """Wipe the unfinished line off the terminal; the next drawing puts it back."""
         if self._drawn:
             self._write("\r" + " " * self._drawn + "\r")
+            self._drawn = 0
+        if self in _open:
+            _open.remove(self)
+
+    def leave(self) -> None:
+        """Let the unfinished line stand and go on below it."""
+        if self._drawn:
+            self._write("\n")
             self._drawn = 0
         if self in _open:
             _open.remove(self)

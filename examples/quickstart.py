@@ -1,0 +1,158 @@
+"""The main job: a model with several inputs and outputs, shared layers and a custom layer, on real handwritten digits.
+
+Two images go through one shared convolutional encoder; a few numbers about their ink come beside them. The model says whether
+both show the same digit, and what the digits add up to. It is trained, measured on images it has never seen, drawn, saved, loaded
+again in a fresh process, and run on a second engine: the predictions must agree.
+
+    python examples/quickstart.py
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+import cornu
+from cornu import layers, ops
+
+
+class Compare(layers.Layer):
+    """How alike two sets of features are: a learned weight for each absolute difference and each product."""
+
+    def call(self, a, b):
+        apart = self.add_weight(name="apart", shape=a.shape[-1:], initializer="ones")
+        together = self.add_weight(name="together", shape=a.shape[-1:], initializer="ones")
+        return ops.concatenate([apart * ops.abs(a - b), together * a * b], axis=-1)
+
+
+def build_model():
+    """The model: dicts of inputs and outputs, an encoder and a digit reader that both images share."""
+    left = cornu.Input((8, 8, 1), name="left")
+    right = cornu.Input((8, 8, 1), name="right")
+    ink = cornu.Input((4,), name="ink")
+
+    encoder = cornu.Sequential(
+        [
+            cornu.Input((8, 8, 1)),
+            layers.Conv2D(32, 3, padding="same", activation="relu"),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Flatten(),
+            layers.Dense(64, activation="relu"),
+            layers.Dropout(0.2),
+        ],
+        name="encoder",
+    )
+    a, b = encoder(left), encoder(right)
+
+    # Which digit does an image show? The expected value of a distribution over ten digits, by one shared layer.
+    reader = layers.Dense(10, activation="softmax", name="reader")
+    digits = np.arange(10, dtype="float32")
+    value_a = ops.sum(reader(a) * digits, axis=-1, keepdims=True)
+    value_b = ops.sum(reader(b) * digits, axis=-1, keepdims=True)
+    total = layers.Add(name="sum")([value_a, value_b])
+
+    alike = Compare(name="compare")(a, b)
+    facts = layers.Dense(8, activation="relu", name="facts")(ink)
+    hidden = layers.Dense(32, activation="relu", name="hidden")(layers.Concatenate(name="join")([alike, facts]))
+    same = layers.Dense(1, activation="sigmoid", name="same")(hidden)
+
+    inputs = {"left": left, "right": right, "ink": ink}
+    return cornu.Model(inputs, {"same": same, "sum": total}, name="digit_pairs")
+
+
+def make_pairs(images, labels, count, seed):
+    """`count` pairs of images, half of them of one digit: inputs and targets by name."""
+    rng = np.random.default_rng(seed)
+    first = rng.integers(len(images), size=count)
+    second = rng.integers(len(images), size=count)
+    by_digit = [np.flatnonzero(labels == digit) for digit in range(10)]
+    for i in range(0, count, 2):
+        second[i] = rng.choice(by_digit[labels[first[i]]])
+    left, right = images[first], images[second]
+    ink = np.stack([left.mean((1, 2, 3)), right.mean((1, 2, 3)), left.std((1, 2, 3)), right.std((1, 2, 3))], axis=1)
+    x = {"left": left, "right": right, "ink": ink.astype("float32")}
+    y = {
+        "same": (labels[first] == labels[second]).astype("float32")[:, None],
+        "sum": (labels[first] + labels[second]).astype("float32")[:, None],
+    }
+    return x, y
+
+
+def load_data():
+    """Pairs to train on and pairs to measure on, from separate images."""
+    digits = load_digits()
+    images = (digits.images / 16.0).astype("float32")[..., None]
+    order = np.random.default_rng(0).permutation(len(images))
+    train, test = order[:1437], order[1437:]
+    labels = digits.target
+    return make_pairs(images[train], labels[train], 20_000, 1), make_pairs(images[test], labels[test], 2_000, 2)
+
+
+def reload(folder):
+    """What the fresh process does: load the model, predict, and leave the predictions in a file."""
+    model = cornu.saving.load_model(folder / "digit_pairs.keras")
+    inputs = dict(np.load(folder / "inputs.npz"))
+    np.savez(folder / "reloaded.npz", **model.predict(inputs, verbose=0))
+
+
+def difference(a, b):
+    """The largest difference between two dicts of predictions."""
+    return max(float(np.abs(a[name] - b[name]).max()) for name in a)
+
+
+def main():
+    """Train, measure, draw, save, load elsewhere, and compare engines."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=6, help="passes over the training pairs")
+    parser.add_argument("--out", type=Path, default=None, help="folder for the model and its picture")
+    parser.add_argument("--reload", type=Path, default=None, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.reload is not None:
+        return reload(options.reload)
+
+    start = time.perf_counter()
+    folder = options.out or Path(tempfile.mkdtemp(prefix="cornu-quickstart-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    cornu.utils.set_random_seed(0)
+    (x, y), (x_test, y_test) = load_data()
+
+    model = build_model()
+    model.summary()
+    model.compile(
+        optimizer=cornu.optimizers.Adam(1e-3),
+        loss={"same": "binary_crossentropy", "sum": "mse"},
+        loss_weights={"same": 1.0, "sum": 0.1},
+        metrics={"same": ["accuracy"], "sum": ["mae"]},
+    )
+    model.fit(x, y, batch_size=128, epochs=options.epochs, validation_data=(x_test, y_test))
+
+    scores = model.evaluate(x_test, y_test, batch_size=500, verbose=0, return_dict=True)
+    print(f"\nheld-out images: same digit or not, accuracy {scores['same_accuracy']:.3f} (chance 0.5)")
+    print(f"                 sum of the digits, mean error {scores['sum_mae']:.3f} (guessing 9: 3.3 or so)")
+
+    picture = cornu.utils.plot_model(model, folder / "digit_pairs.png")
+    model.save(folder / "digit_pairs.keras")
+    some = {name: values[:200] for name, values in x_test.items()}
+    predictions = model.predict(some, verbose=0)
+
+    np.savez(folder / "inputs.npz", **some)
+    subprocess.run([sys.executable, __file__, "--reload", str(folder)], check=True)
+    reloaded = difference(predictions, dict(np.load(folder / "reloaded.npz")))
+    on_numpy = difference(predictions, model.predict(some, verbose=0, engine="numpy"))
+    print(f"largest difference after loading in a fresh process: {reloaded:.1e}")
+    print(f"largest difference on the NumPy engine:              {on_numpy:.1e}")
+    print(f"model and picture: {folder / 'digit_pairs.keras'}, {picture}")
+    print(f"{time.perf_counter() - start:.0f} s in all")
+    if scores["same_accuracy"] < 0.9 or reloaded > 1e-6 or on_numpy > 1e-4:
+        raise SystemExit("the quickstart did not reach what the README promises")
+    return None
+
+
+if __name__ == "__main__":
+    main()
