@@ -79,7 +79,7 @@ def test_same_as_keras(name, options, y_true, y_pred):
         for weights in weights_for(np.asarray(theirs.call(y_true, y_pred)).shape) if every else (None,):
             theirs.reduction = reduction
             expected = np.asarray(theirs(y_true, y_pred, sample_weight=weights))
-            for engine in ("numpy", "jax"):
+            for engine in ("numpy", "jax") if name != "CTC" else ("numpy",):  # JAX would compile the loop each time
                 with cornu.engine(engine):
                     loss = getattr(losses, name)(reduction=reduction, **options)
                     found = ops.convert_to_numpy(loss(y_true, y_pred, sample_weight=weights))

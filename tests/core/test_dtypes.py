@@ -13,8 +13,8 @@ from cornu.core.errors import ArgumentError, DtypeError
 EVERY = [*dtypes.ALL, "int", "float"]
 
 
-# Where a lattice's answer has 64 bits, Keras cuts it down to 32, as JAX does without its 64-bit switch. Cornu keeps them: an int64 or
-# float64 array stays one on every engine, and int32 with uint32 meets in int64, which holds both.
+# Where the lattice's answer has 64 bits, Keras cuts it down to 32, as JAX does without its 64-bit switch. Cornu keeps
+# them: an int64 or float64 array stays one on every engine, and int32 with uint32 meets in int64, which holds both.
 CUT_BY_KERAS = {"int64": "int32", "uint64": "uint32", "float64": "float32"}
 
 
@@ -70,9 +70,18 @@ def test_weak_numbers_take_the_arrays_dtype(engine):
 
 def test_names():
     for given, name in [
-        (None, "float32"), ("half", "float16"), (int, "int32"), (float, "float32"), (bool, "bool"), (np.int16, "int16"),
-        (np.dtype("float64"), "float64"), (jnp.bfloat16, "bfloat16"), (jnp.float32, "float32"), ("int", "int32"), (np.bool_, "bool"),
-    ]:  # fmt: skip
+        (None, "float32"),
+        ("half", "float16"),
+        (int, "int32"),
+        (float, "float32"),
+        (bool, "bool"),
+        (np.int16, "int16"),
+        (np.dtype("float64"), "float64"),
+        (jnp.bfloat16, "bfloat16"),
+        (jnp.float32, "float32"),
+        ("int", "int32"),
+        (np.bool_, "bool"),
+    ]:
         assert dtypes.standardize_dtype(given) == name
     for wrong in ("float31", object, 3):
         with pytest.raises(DtypeError):

@@ -38,28 +38,28 @@ def test_normalisations_are_those_of_keras(engine, name, shape, arguments):
 
 @pytest.mark.parametrize("at", [0, 4, 6, 9, 13, 14])
 def test_gradients_are_those_of_keras(engine, at):
-    same_gradients(*twin(normalization, *CASES[at]))
+    same_gradients(*twin(normalization, *CASES[at], checked=False))
 
 
 def moving(layer):
-    return [np.asarray(w.numpy()) for w in (layer.moving_mean, layer.moving_variance)]
+    return [np.asarray(w) for w in (layer.moving_mean, layer.moving_variance)]
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])
 def test_batch_statistics_in_training(engine, at):
-    ours, theirs, x = twin(normalization, *CASES[at])
+    ours, theirs, x = twin(normalization, *CASES[at], checked=False)
     same_gradients(ours, theirs, x, training=True)  # moves ours, and not theirs
     before = theirs.get_weights()
     ours.set_weights(before)
     np.testing.assert_allclose(
         ops.convert_to_numpy(ours(x, training=True)), np.asarray(theirs(x, training=True)), rtol=1e-4, atol=1e-4
     )
-    for got, want in zip(moving(ours), (np.asarray(theirs.moving_mean), np.asarray(theirs.moving_variance)), strict=True):
+    for got, want in zip(moving(ours), moving(theirs), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5)
     ours.set_weights(before)
     step = cornu.value_and_grad(lambda: ops.sum(ours(x, training=True)), ours.trainable_variables)
     step()
-    np.testing.assert_allclose(moving(ours)[0], np.asarray(theirs.moving_mean), rtol=1e-5)
+    np.testing.assert_allclose(moving(ours)[0], moving(theirs)[0], rtol=1e-5)
     ours.trainable = False
     frozen = moving(ours)
     np.testing.assert_array_equal(ops.convert_to_numpy(ours(x, training=True)), ops.convert_to_numpy(ours(x)))
@@ -67,12 +67,12 @@ def test_batch_statistics_in_training(engine, at):
 
 
 def test_a_mask_says_what_batch_statistics_count(engine):
-    ours, theirs, x = twin(normalization, "BatchNormalization", (4, 3), {"momentum": 0.5})
+    ours, theirs, x = twin(normalization, "BatchNormalization", (4, 3), {"momentum": 0.5}, checked=False)
     mask = np.array([[1, 1, 0, 0], [0, 1, 1, 1]], bool)
     got, want = ours(x, training=True, mask=mask), theirs(x, training=True, mask=mask)
     np.testing.assert_allclose(ops.convert_to_numpy(got), np.asarray(want), rtol=1e-4, atol=1e-4)
-    for mine, other in zip(moving(ours), (theirs.moving_mean, theirs.moving_variance), strict=True):
-        np.testing.assert_allclose(mine, np.asarray(other), rtol=1e-5)
+    for mine, other in zip(moving(ours), moving(theirs), strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-5)
     with pytest.raises(ShapeError, match="one axis less"):
         ours(x, mask=mask[0])
 
@@ -96,7 +96,8 @@ def test_fit_moves_the_statistics(engine):
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
 @pytest.mark.parametrize("name, arguments", [
-    ("BatchNormalization", {}), ("LayerNormalization", {}), ("GroupNormalization", {"groups": 1}), ("RMSNormalization", {}),
+    ("BatchNormalization", {}), ("LayerNormalization", {}), ("GroupNormalization", {"groups": 1}),
+    ("RMSNormalization", {}),
 ])  # fmt: skip
 def test_half_widths_are_computed_in_float32(engine, policy, name, arguments):
     x = np.random.default_rng(0).normal(300.0, 200.0, size=(4, 5, 2)).astype("float32")  # squares overflow float16
@@ -130,19 +131,19 @@ def test_unknown_sizes_and_masks(engine, name):
 
 
 def test_wrong_arguments_and_inputs():
-    for make in (lambda: normalization.BatchNormalization(axis=[1]), lambda: normalization.BatchNormalization(momentum=2),
-                 lambda: normalization.GroupNormalization(groups=0), lambda: normalization.GroupNormalization(axis=0),
-                 lambda: normalization.LayerNormalization(axis="last"), lambda: normalization.LayerNormalization(epsilon=-1),
+    batch, layer_, group = (getattr(normalization, f"{name}Normalization") for name in ("Batch", "Layer", "Group"))
+    for make in (lambda: batch(axis=[1]), lambda: batch(momentum=2), lambda: group(groups=0), lambda: group(axis=0),
+                 lambda: layer_(axis="last"), lambda: layer_(epsilon=-1), lambda: layer_(axis=[]),
                  lambda: normalization.UnitNormalization(axis=1.5)):  # fmt: skip
         with pytest.raises(ArgumentError):
             make()
     for wrong in ("renorm", "synchronized"):
         with pytest.raises(UnsupportedError):
-            normalization.BatchNormalization(**{wrong: True})
+            batch(**{wrong: True})
     with pytest.raises(ShapeError, match="multiple of the groups"):
-        normalization.GroupNormalization(4)(cornu.Input((8, 6)))
-    for layer in (normalization.BatchNormalization(), normalization.LayerNormalization(), normalization.RMSNormalization()):
+        group(4)(cornu.Input((8, 6)))
+    for layer in (batch(), layer_(), normalization.RMSNormalization()):
         with pytest.raises(ShapeError, match="unknown"):
             layer(cornu.Input((8, None)))
     with pytest.raises(ShapeError):
-        normalization.LayerNormalization(axis=5)(cornu.Input((8, 6)))
+        layer_(axis=5)(cornu.Input((8, 6)))

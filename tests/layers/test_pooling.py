@@ -20,8 +20,11 @@ CASES = [
     ("AveragePooling2D", (8, 7, 3), {"pool_size": 3, "strides": 2, "padding": "same"}),
     ("AveragePooling2D", (3, 8, 7), {"pool_size": (2, 3), **FIRST}),
     ("AveragePooling3D", (5, 4, 6, 2), {"pool_size": (1, 2, 3)}),
-    *((f"Global{kind}Pooling{rank}D", (5, 4, 6, 2)[-rank - 1 :], options) for kind in ("Max", "Average") for rank, options in (
-        (1, {}), (1, {"keepdims": True, **FIRST}), (2, {"keepdims": True}), (2, FIRST), (3, {}))),
+    *(
+        (f"Global{kind}Pooling{rank}D", (5, 4, 6, 2)[-rank - 1 :], options)
+        for kind in ("Max", "Average")
+        for rank, options in ((1, {}), (1, {"keepdims": True, **FIRST}), (2, {"keepdims": True}), (2, FIRST), (3, {}))
+    ),
 ]  # fmt: skip
 
 
@@ -32,7 +35,7 @@ def test_pooling_is_that_of_keras(engine, name, shape, arguments):
 
 @pytest.mark.parametrize("at", [3, 6, 14])
 def test_gradients_are_those_of_keras(engine, at):
-    same_gradients(*twin(pooling, *CASES[at]))
+    same_gradients(*twin(pooling, *CASES[at], checked=False))
 
 
 def test_names():
@@ -50,7 +53,8 @@ def test_mean_over_time_counts_what_a_mask_counts(engine, options):
     want = np.asarray(keras.layers.GlobalAveragePooling1D(**options)(x, mask=mask))
     layer = pooling.GlobalAveragePooling1D(**options)
     np.testing.assert_allclose(ops.convert_to_numpy(layer(x, mask=mask)), want, rtol=1e-5)
-    rows, seen = cornu.Input((None, 3) if not options.get("data_format") else (3, None)), cornu.Input((None,), dtype="bool")
+    rows = cornu.Input((3, None) if "data_format" in options else (None, 3))
+    seen = cornu.Input((None,), dtype="bool")
     pooled = layer(rows, mask=seen)
     assert pooled.mask is None
     np.testing.assert_allclose(ops.convert_to_numpy(cornu.Model([rows, seen], pooled)([x, mask])), want, rtol=1e-5)

@@ -40,12 +40,12 @@ def test_spatial_layers_are_those_of_keras(engine, name, shape, arguments):
 
 @pytest.mark.parametrize("at", [3, 8, 13])
 def test_gradients_are_those_of_keras(engine, at):
-    same_gradients(*twin(spatial, *CASES[at]))
+    same_gradients(*twin(spatial, *CASES[at], checked=False))
 
 
 def test_whole_numbers(engine):
     twin(spatial, "UpSampling2D", (3, 2, 1), {"interpolation": "nearest"}, dtype="int32")
-    twin(spatial, "UpSampling2D", (3, 2, 1), {"interpolation": "bilinear"}, dtype="int32")
+    twin(spatial, "UpSampling2D", (3, 2, 1), {"interpolation": "bicubic"}, dtype="uint8")
     twin(spatial, "Cropping1D", (5, 2), {}, dtype="int32")
 
 

@@ -1,7 +1,7 @@
 """One table of all ops: sample arguments, what the result must be, and whether it is differentiable.
 
-Floats are written in float64; runners cast them to the dtype they test. A reference is a function of host arrays with the op's own
-arguments; left out, it is NumPy's function of that name. `keras_ops("name")` asks Keras instead.
+Floats are written in float64; runners cast them to the dtype they test. A reference is a function of host arrays with
+the op's own arguments; left out, it is NumPy's function of that name. `keras_ops("name")` asks Keras instead.
 """
 
 import math
@@ -277,7 +277,13 @@ case("split", CUBE, indices_or_sections=[1, 3], axis=2)
 case("flip_axes", CUBE, axes=(0, 2), ref=lambda x, axes: np.flip(x, axes))
 case("flip", CUBE)
 case("flip", CUBE, axis=1)
-case("pad_constant", X, np.array(1.5), widths=((1, 0), (0, 2)), ref=lambda x, v, widths: np.pad(x, widths, constant_values=v))
+case(
+    "pad_constant",
+    X,
+    np.array(1.5),
+    widths=((1, 0), (0, 2)),
+    ref=lambda x, v, widths: np.pad(x, widths, constant_values=v),
+)
 case("pad", X, pad_width=1)
 case("pad", X, pad_width=((0, 1), (2, 0)), constant_values=2.0)
 for _mode in ("reflect", "symmetric", "edge"):
@@ -292,9 +298,13 @@ case("roll", X, shift=(-1, 2), axis=(0, 1))
 # ---------------------------------------------------------------- indexing
 
 case(
-    "slice_static", CUBE, starts=(0, 1, 0), stops=(2, 3, 4), steps=(1, 1, 2),
+    "slice_static",
+    CUBE,
+    starts=(0, 1, 0),
+    stops=(2, 3, 4),
+    steps=(1, 1, 2),
     ref=lambda x, starts, stops, steps: x[tuple(map(slice, starts, stops, steps))],
-)  # fmt: skip
+)
 case("slice_static", X, starts=(1, 0), stops=(3, 2), steps=(1, 1), ref=lambda x, **_: x[1:3, 0:2])
 case("dynamic_slice", X, [np.int32(1), np.int32(3)], shape=(2, 2), ref=lambda x, starts, shape: x[1:3, 2:4])
 case("slice", X, [1, 1], shape=(2, -1), ref=lambda x, starts, shape: x[1:3, 1:])
@@ -312,9 +322,13 @@ case("slice_update", X, [0, 2], Y[:2, :2], ref=lambda x, starts, u: _replaced(x,
 PLACES = np.array([[0, 2], [1, 1], [2, 0]], np.int32)
 case("gather", CUBE, PLACES, axis=1, ref=lambda x, i, axis: np.take(x, i, axis))
 flat(
-    "gather", X, np.array([0, 7, -1], np.int32), axis=0,
-    ref=lambda x, i, axis: np.stack([x[0], x[0] * np.nan, x[0] * np.nan]), label="outside",
-)  # fmt: skip
+    "gather",
+    X,
+    np.array([0, 7, -1], np.int32),
+    axis=0,
+    ref=lambda x, i, axis: np.stack([x[0], x[0] * np.nan, x[0] * np.nan]),
+    label="outside",
+)
 case("take", X, np.array([2, 0, -1], np.int32), axis=1)
 case("take", X, PLACES)
 case("gather_along", X, PLACES, axis=1, ref=lambda x, i, axis: np.take_along_axis(x, i, axis))
@@ -326,34 +340,82 @@ PAIRS = np.array([[0, 1], [2, 3], [0, 1], [-1, 0]], np.int32)
 
 def _scattered(x: Any, indices: Any, updates: Any, mode: str = "add") -> Any:
     x = np.array(x)
-    for place, part in zip(indices.reshape(-1, indices.shape[-1]), updates.reshape(-1, *x.shape[indices.shape[-1] :]), strict=True):
+    for place, part in zip(
+        indices.reshape(-1, indices.shape[-1]), updates.reshape(-1, *x.shape[indices.shape[-1] :]), strict=True
+    ):
         if all(0 <= p < size for p, size in zip(place, x.shape)):
             at = tuple(place)
             x[at] = {
-                "add": lambda a, b: a + b, "set": lambda a, b: b, "mul": lambda a, b: a * b, "max": np.maximum, "min": np.minimum,
-            }[mode](x[at], part)  # fmt: skip
+                "add": lambda a, b: a + b,
+                "set": lambda a, b: b,
+                "mul": lambda a, b: a * b,
+                "max": np.maximum,
+                "min": np.minimum,
+            }[mode](x[at], part)
     return x
 
 
 for _mode in ("add", "set", "mul", "max", "min"):
     # jax has no gradient of a "mul" scatter with equal positions; the tape has.
-    case("scatter_nd", X, WHERE, _draw(4, 4, seed=20), mode=_mode, ref=_scattered, label=f"rows-{_mode}", tags={f"scatter-{_mode}"})
-    case("scatter_nd", X, PAIRS, _draw(4, seed=21), mode=_mode, ref=_scattered, label=f"pairs-{_mode}", tags={f"scatter-{_mode}"})
+    case(
+        "scatter_nd",
+        X,
+        WHERE,
+        _draw(4, 4, seed=20),
+        mode=_mode,
+        ref=_scattered,
+        label=f"rows-{_mode}",
+        tags={f"scatter-{_mode}"},
+    )
+    case(
+        "scatter_nd",
+        X,
+        PAIRS,
+        _draw(4, seed=21),
+        mode=_mode,
+        ref=_scattered,
+        label=f"pairs-{_mode}",
+        tags={f"scatter-{_mode}"},
+    )
 case("scatter", WHERE, _draw(4, 4, seed=20), shape=(3, 4), ref=lambda i, v, shape: _scattered(np.zeros(shape), i, v))
 case("scatter_update", X, PAIRS, _draw(4, seed=21), ref=lambda x, i, u: _scattered(x, i, u, "set"))
-case("scatter_update", X, PAIRS, _draw(4, seed=21), reduction="max", ref=lambda x, i, u, reduction: _scattered(x, i, u, reduction))
+case(
+    "scatter_update",
+    X,
+    PAIRS,
+    _draw(4, seed=21),
+    reduction="max",
+    ref=lambda x, i, u, reduction: _scattered(x, i, u, reduction),
+)
 EDGES = np.array([-1.0, 0.0, 0.5, 0.5, 2.0])
 for _side in ("left", "right"):
     flat("searchsorted_in", EDGES, np.array([[0.5, -2.0], [2.0, 9.0]]), side=_side, ref=np.searchsorted, label=_side)
 flat("searchsorted", EDGES, np.array([0.0, 0.6]), side="right")
 flat("one_hot", np.array([[0, 2], [3, -1]], np.int32), num_classes=3, ref=keras_ops("one_hot"))
 flat("one_hot", np.array([1, 2], np.int32), num_classes=3, axis=0, dtype="int32", ref=keras_ops("one_hot"))
-for _i, _key in enumerate([
-    1, -1, slice(1, None), slice(None, None, -1), slice(3, None, -2), (slice(None), None, 2), (..., 0), (1, ..., slice(0, 2)), (0, 1, 2), None,
-]):  # fmt: skip
+for _i, _key in enumerate(
+    [
+        1,
+        -1,
+        slice(1, None),
+        slice(None, None, -1),
+        slice(3, None, -2),
+        (slice(None), None, 2),
+        (..., 0),
+        (1, ..., slice(0, 2)),
+        (0, 1, 2),
+        None,
+    ]
+):
     case("get_item", CUBE, key=_key, ref=lambda x, key: x[key], label=f"key{_i}")
 case("get_item", CUBE, key=(slice(None), np.array([2, 0, -1], np.int32)), ref=lambda x, key: x[key], label="array")
-case("get_item", CUBE, key=(np.array([1, 0], np.int32), np.array([2, -1], np.int32)), ref=lambda x, key: x[key], label="arrays")
+case(
+    "get_item",
+    CUBE,
+    key=(np.array([1, 0], np.int32), np.array([2, -1], np.int32)),
+    ref=lambda x, key: x[key],
+    label="arrays",
+)
 case("get_item", CUBE, key=(1, np.array([[2, 0]], np.int32)), ref=lambda x, key: x[key], label="number-array")
 
 # ---------------------------------------------------------------- contraction, convolution, windows
@@ -365,13 +427,21 @@ case("matmul", X, ROW)
 case("matmul", COLUMN[:, 0], X)
 case("matmul", ROW, ROW * 2)
 case(
-    "dot_general", CUBE, _draw(4, 2, 5, seed=32), contract=((2,), (0,)), batch=((0,), (1,)),
+    "dot_general",
+    CUBE,
+    _draw(4, 2, 5, seed=32),
+    contract=((2,), (0,)),
+    batch=((0,), (1,)),
     ref=lambda x, y, contract, batch: np.einsum("bij,jbk->bik", x, y),
-)  # fmt: skip
+)
 case(
-    "dot_general", CUBE, _draw(4, 5, 3, seed=33), contract=((1, 2), (2, 0)), batch=((), ()),
+    "dot_general",
+    CUBE,
+    _draw(4, 5, 3, seed=33),
+    contract=((1, 2), (2, 0)),
+    batch=((), ()),
     ref=lambda x, y, contract, batch: np.einsum("bij,jki->bk", x, y),
-)  # fmt: skip
+)
 case("tensordot", CUBE, _draw(3, 4, 2, seed=34))
 case("tensordot", CUBE, _draw(5, 3, seed=35), axes=((1,), (1,)))
 case("dot", CUBE, _draw(5, 4, 2, seed=36))
@@ -389,7 +459,13 @@ for _text, _operands in {
     "i,j": (COLUMN[:, 0], ROW),
     "ij,ij,j->i": (X, Y, ROW),
 }.items():
-    case("einsum_of", list(_operands), subscripts=_text, ref=lambda xs, subscripts: np.einsum(subscripts, *xs), label=_text)
+    case(
+        "einsum_of",
+        list(_operands),
+        subscripts=_text,
+        ref=lambda xs, subscripts: np.einsum(subscripts, *xs),
+        label=_text,
+    )
 
 
 def _convolution(x: Any, kernel: Any, strides: Any, padding: Any, dilation: Any, groups: int) -> Any:
@@ -409,16 +485,22 @@ def _pulled(which: int) -> Any:
 
         g, other = (a, b) if which == 0 else (b, a)
         with jax.enable_x64(True):
-            call = (lambda v: _convolution(v, other, **geometry)) if which == 0 else (lambda v: _convolution(other, v, **geometry))
+            call = (
+                (lambda v: _convolution(v, other, **geometry))
+                if which == 0
+                else (lambda v: _convolution(other, v, **geometry))
+            )
             return np.asarray(jax.vjp(call, jax.numpy.zeros(shape, g.dtype))[1](jax.numpy.asarray(g))[0])
 
     return run
 
 
-for _n, (_x, _kernel, _geometry) in enumerate([
-    ((2, 5, 2), (3, 2, 3), {"strides": (2,), "padding": ((1, 0),), "dilation": (1,), "groups": 1}),
-    ((1, 5, 4, 2), (2, 2, 1, 4), {"strides": (1, 2), "padding": ((0, 1), (1, 1)), "dilation": (2, 1), "groups": 2}),
-]):  # fmt: skip
+for _n, (_x, _kernel, _geometry) in enumerate(
+    [
+        ((2, 5, 2), (3, 2, 3), {"strides": (2,), "padding": ((1, 0),), "dilation": (1,), "groups": 1}),
+        ((1, 5, 4, 2), (2, 2, 1, 4), {"strides": (1, 2), "padding": ((0, 1), (1, 1)), "dilation": (2, 1), "groups": 2}),
+    ]
+):
     _image, _window = _draw(*_x, seed=40), _draw(*_kernel, seed=41)
     _out = _draw(*_convolution(_image, _window, **_geometry).shape, seed=42)
     case("convolution", _image, _window, **_geometry, ref=lambda x, k, **g: np.asarray(_convolution(x, k, **g)))
@@ -476,9 +558,12 @@ for _shape, _geometry in (
     case("window_sum_gradient", _out, shape=_shape, **_geometry, ref=_window_sum_gradient)
     case("window_max_gradient", _image, _out, **_geometry, ref=_window_max_gradient)
     case(
-        "window_max_take", _image, _image * 2 + 1, **_geometry,
+        "window_max_take",
+        _image,
+        _image * 2 + 1,
+        **_geometry,
         ref=lambda x, values, **geometry: values.reshape(-1)[_max_places(x, **geometry)],
-    )  # fmt: skip
+    )
 
 # ---------------------------------------------------------------- numeric: the everyday functions
 
@@ -507,13 +592,24 @@ flat("signbit", INTS)
 case("erfc", X, ref=scipy.special.erfc)
 flat("erfc", np.array([-9.0, 0.0, 0.4, 0.6, 3.9, 4.1, 6.0, 9.0]), ref=scipy.special.erfc, atol=0.0, rtol=2e-5)
 flat("saturate_cast", np.array([-3.0, 300.0, 7.6]), dtype="uint8", ref=keras_ops("saturate_cast"))
-flat("saturate_cast", np.array([-3e9, 3e9, 7.6]), dtype="int32", ref=lambda x, dtype: np.clip(x.astype(np.float64), -(2**31), 2**31 - 1).astype(np.int32))
+flat(
+    "saturate_cast",
+    np.array([-3e9, 3e9, 7.6]),
+    dtype="int32",
+    ref=lambda x, dtype: np.clip(x.astype(np.float64), -(2**31), 2**31 - 1).astype(np.int32),
+)
 flat("saturate_cast", INTS * 100, dtype="int8", ref=keras_ops("saturate_cast"))
 case("logaddexp", X, Y)
 case("logaddexp", X, X, label="ties")
 flat("logaddexp", np.array([np.inf, -np.inf, 300.0, 0.0]), np.array([np.inf, -np.inf, -300.0, -20.0]), rtol=1e-5)
 case("logaddexp2", X, Y)
-case("divide_no_nan", X, np.where(BOOLS, Y, 0.0), ref=lambda a, b: np.where(b == 0, 0, a / np.where(b == 0, 1, b)), grad=False)
+case(
+    "divide_no_nan",
+    X,
+    np.where(BOOLS, Y, 0.0),
+    ref=lambda a, b: np.where(b == 0, 0, a / np.where(b == 0, 1, b)),
+    grad=False,
+)
 case("divide_no_nan", X, POSITIVE, ref=np.divide)
 for _name in ["fmax", "fmin"]:
     case(_name, X, Y)
@@ -596,23 +692,54 @@ case("diff", CUBE, n=2)
 case("diff", CUBE, axis=1)
 flat("diff", BOOLS, axis=0)
 case("grid_of", [ROW, VECTOR], ref=lambda xs: np.meshgrid(*xs))
-case("grid_of", [ROW, VECTOR, COLUMN[:, 0]], indexing="ij", ref=lambda xs, indexing: np.meshgrid(*xs, indexing=indexing))
+case(
+    "grid_of", [ROW, VECTOR, COLUMN[:, 0]], indexing="ij", ref=lambda xs, indexing: np.meshgrid(*xs, indexing=indexing)
+)
 flat("digitize", X, np.array([-1.0, 0.0, 1.0]))
 flat("digitize", X, np.array([1.0, 0.0, -1.0]))
 NUMBERS = np.array([1, 3, 1, 0, 3, 3], np.int32)
 flat("bincount_of", NUMBERS, length=5, ref=lambda x, length: np.bincount(x, minlength=length))
-case("bincount_of", NUMBERS, POSITIVE.reshape(-1)[:6].copy(), length=4, ref=lambda x, w, length: np.bincount(x, w, length))
-flat("bincount_of", NUMBERS.reshape(2, 3), length=4, ref=lambda x, length: np.stack([np.bincount(r, minlength=length) for r in x]))
+case(
+    "bincount_of",
+    NUMBERS,
+    POSITIVE.reshape(-1)[:6].copy(),
+    length=4,
+    ref=lambda x, w, length: np.bincount(x, w, length),
+)
+flat(
+    "bincount_of",
+    NUMBERS.reshape(2, 3),
+    length=4,
+    ref=lambda x, length: np.stack([np.bincount(r, minlength=length) for r in x]),
+)
 IDS = np.array([2, 0, 2, 7], np.int32)
-for _name, _mode, _start in (("sum", "add", 0.0), ("prod", "mul", 1.0), ("max", "max", -np.inf), ("min", "min", np.inf)):
+for _name, _mode, _start in (
+    ("sum", "add", 0.0),
+    ("prod", "mul", 1.0),
+    ("max", "max", -np.inf),
+    ("min", "min", np.inf),
+):
     case(
-        f"segment_{_name}", _draw(4, 2, seed=70), IDS % 3, num_segments=3, second=_name != "prod", tags={f"scatter-{_mode}"},
-        ref=lambda x, i, num_segments, mode=_mode, start=_start: _scattered(np.full((num_segments, 2), start), i[:, None], x, mode),
-    )  # fmt: skip
+        f"segment_{_name}",
+        _draw(4, 2, seed=70),
+        IDS % 3,
+        num_segments=3,
+        second=_name != "prod",
+        tags={f"scatter-{_mode}"},
+        ref=lambda x, i, num_segments, mode=_mode, start=_start: _scattered(
+            np.full((num_segments, 2), start), i[:, None], x, mode
+        ),
+    )
     flat(
-        f"segment_{_name}", _draw(4, 2, seed=70), IDS, num_segments=4, label="empty",
-        ref=lambda x, i, num_segments, mode=_mode, start=_start: _scattered(np.full((num_segments, 2), start), i[:, None], x, mode),
-    )  # fmt: skip
+        f"segment_{_name}",
+        _draw(4, 2, seed=70),
+        IDS,
+        num_segments=4,
+        label="empty",
+        ref=lambda x, i, num_segments, mode=_mode, start=_start: _scattered(
+            np.full((num_segments, 2), start), i[:, None], x, mode
+        ),
+    )
 flat("in_top_k", np.array([1, 3, 0], np.int32), X, k=2, ref=keras_ops("in_top_k"))
 flat("unravel_index", np.array([5, 11, 0], np.int32), shape=(3, 4))
 

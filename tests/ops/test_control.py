@@ -30,11 +30,15 @@ def test_scan(engine):
     assert host(ys) == [[3.5, 2.0], [1.5, -2.0], [0.0, 0.0]]
     # No xs; a structure as state; several outputs, one of them none.
     state, (count, none) = ops.scan(
-        lambda s, _: ({"n": ops.add(s["n"], 1), "p": ops.multiply(s["p"], 2)}, (s["p"], None)), {"n": 0, "p": F(1)}, length=4
+        lambda s, _: ({"n": ops.add(s["n"], 1), "p": ops.multiply(s["p"], 2)}, (s["p"], None)),
+        {"n": 0, "p": F(1)},
+        length=4,
     )
     assert host(state) == {"n": 4, "p": 16.0} and host(count) == [1.0, 2.0, 4.0, 8.0] and none is None
     # xs as a structure, y none at all.
-    state, ys = ops.scan(lambda s, x: (ops.add(s, ops.multiply(x["a"], x["b"])), None), F(0), {"a": XS[:, 0], "b": XS[:, 1]})
+    state, ys = ops.scan(
+        lambda s, x: (ops.add(s, ops.multiply(x["a"], x["b"])), None), F(0), {"a": XS[:, 0], "b": XS[:, 1]}
+    )
     assert float(state) == 0.0 + 2.0 - 3.0 + 1.0 and ys is None
     state, ys = ops.scan(step, np.ones(2, F), XS[:0])
     assert host(state) == [1.0, 1.0] and np.shape(ys) == (0, 2)
@@ -67,7 +71,9 @@ def test_compiled_loops():
 
         def loops(x):
             scanned, ys = ops.scan(lambda s, v: (ops.add(ops.multiply(s, 0.5), v), s), x[0], x, reverse=True)
-            n, looped = ops.while_loop(lambda i, s: ops.less(ops.sum(s), 50.0), lambda i, s: (ops.add(i, 1), ops.multiply(s, 2.0)), (0, x[0]))
+            n, looped = ops.while_loop(
+                lambda i, s: ops.less(ops.sum(s), 50.0), lambda i, s: (ops.add(i, 1), ops.multiply(s, 2.0)), (0, x[0])
+            )
             chosen = ops.cond(ops.greater(ops.sum(x), 0), lambda: ops.multiply(x, 2.0), lambda: x)
             return scanned, ys, n, looped, chosen
 
@@ -122,9 +128,13 @@ def test_gradients(function):
 def test_specs():
     x = Spec((T, 3), "float32")
     with context.abstract():
-        state, (y, none) = ops.scan(lambda s, v: (ops.add(s, ops.sum(v)), (ops.stack([v, v]), None)), Spec((), "float32"), x)
+        state, (y, none) = ops.scan(
+            lambda s, v: (ops.add(s, ops.sum(v)), (ops.stack([v, v]), None)), Spec((), "float32"), x
+        )
         assert state.key == ((), "float32") and y.key == ((T, 2, 3), "float32") and none is None
-        found = ops.while_loop(lambda a, b: ops.less(a, 3), lambda a, b: (ops.add(a, 1), ops.multiply(b, 2)), (Spec((), "int32"), x))
+        found = ops.while_loop(
+            lambda a, b: ops.less(a, 3), lambda a, b: (ops.add(a, 1), ops.multiply(b, 2)), (Spec((), "int32"), x)
+        )
         assert [s.key for s in found] == [((), "int32"), ((T, 3), "float32")]
         assert ops.cond(Spec((), "bool"), lambda: ops.add(x, 1), lambda: x).key == x.key
         assert ops.switch(Spec((), "int32"), [lambda a: a, lambda a: ops.add(a, a)], x).key == x.key

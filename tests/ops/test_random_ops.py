@@ -45,19 +45,18 @@ DRAWS = {
 }
 
 
-def test_the_same_numbers_on_every_engine_compiled_or_not():
+def test_the_same_numbers_plain_on_numpy_and_compiled_on_jax():
     key = random.key(42)
     with cornu.engine("numpy"):
         plain = {name: np.asarray(draw(key)) for name, draw in DRAWS.items()}
     with cornu.engine("jax") as engine:
-        eager = {name: np.asarray(draw(key)) for name, draw in DRAWS.items()}
         compiled = engine.compile(lambda key: {name: draw(key) for name, draw in DRAWS.items()})(engine.from_host(key))
     for name, wanted in plain.items():
-        for found in (eager[name], np.asarray(compiled[name])):
-            assert found.dtype == wanted.dtype
-            np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-6, err_msg=name)
+        found = np.asarray(compiled[name])
+        assert found.dtype == wanted.dtype
+        np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-6, err_msg=name)
     for name in ("bits", "whole", "permutation"):
-        np.testing.assert_array_equal(eager[name], plain[name])
+        np.testing.assert_array_equal(np.asarray(compiled[name]), plain[name])
 
 
 N = (20_000,)

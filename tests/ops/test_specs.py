@@ -47,9 +47,17 @@ def unknown_sizes(args, static):
 
 # Ops that need a size to be a number, and say so.
 NEEDS_NUMBERS = {
-    "array_split", "convolution", "convolution_input_gradient", "convolution_kernel_gradient", "cross", "get_item", "repeat",
-    "unstack", "window_sum", "window_max",
-}  # fmt: skip
+    "array_split",
+    "convolution",
+    "convolution_input_gradient",
+    "convolution_kernel_gradient",
+    "cross",
+    "get_item",
+    "repeat",
+    "unstack",
+    "window_sum",
+    "window_max",
+}
 
 
 @pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])

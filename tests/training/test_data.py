@@ -1,5 +1,6 @@
 """Sources: what users hand over, as batches; and what is refused."""
 
+import itertools
 import math
 import threading
 
@@ -22,6 +23,11 @@ Y = np.arange(10)
 def xs(source, number=0):
     """The first column of x of all batches of an epoch."""
     return [np.asarray(x).reshape(len(x), -1)[:, 0].tolist() for x, _, _ in source.epoch(number)]
+
+
+def all_of(source, number=0):
+    """The first column of x of an epoch, in one list."""
+    return list(itertools.chain(*xs(source, number)))
 
 
 class Counted(PyDataset):
@@ -137,14 +143,16 @@ def test_shuffle_is_a_pure_function_of_seed_and_epoch():
     source, again = as_source(X, Y, batch_size=3, seed=7), as_source(X, Y, batch_size=3, seed=7)
     first = xs(source, 0)
     assert [len(part) for part in first] == [3, 3, 3, 1] == [len(part) for part in xs(source, 1)]
-    assert sorted(sum(first, [])) == X[:, 0].tolist() != sum(first, [])
+    assert sorted(all_of(source, 0)) == X[:, 0].tolist() != all_of(source, 0)
     assert xs(source, 1) != first and xs(again, 1) == xs(source, 1) and xs(source, 0) == first
     assert xs(as_source(X, Y, batch_size=3, seed=8), 0) != first
     for x, y, _ in source.epoch(2):  # rows stay together
         np.testing.assert_array_equal(x[:, 0], 2 * y)
     within = xs(as_source(X, batch_size=5, shuffle="batch", seed=1))
-    assert [sorted(part) for part in within] == [X[:5, 0].tolist(), X[5:, 0].tolist()] and within[0] != sorted(within[0])
-    assert sum(xs(as_source(X, what="predict", batch_size=3)), []) == X[:, 0].tolist()
+    assert [sorted(part) for part in within] == [X[:5, 0].tolist(), X[5:, 0].tolist()] and within[0] != sorted(
+        within[0]
+    )
+    assert all_of(as_source(X, what="predict", batch_size=3)) == X[:, 0].tolist()
 
 
 @pytest.mark.parametrize(
@@ -161,9 +169,8 @@ def test_steps_go_on_in_fit_and_begin_anew_elsewhere():
     # 10 rows are 5 batches of 2; 3 steps an epoch: the second epoch ends with the next pass's first batch.
     source = as_source(X[:, :1], batch_size=2, steps=3, shuffle=False)
     assert xs(source, 0) + xs(source, 1) == [[0, 2], [4, 6], [8, 10], [12, 14], [16, 18], [0, 2]]
-    assert sorted(sum(xs(as_source(X, batch_size=1, steps=5), 0) + xs(as_source(X, batch_size=1, steps=5), 1), [])) == (
-        X[:, 0].tolist()
-    )
+    halves = as_source(X, batch_size=1, steps=5)
+    assert sorted(all_of(halves, 0) + all_of(halves, 1)) == X[:, 0].tolist()
     evaluation = as_source(X[:, :1], batch_size=2, steps=2, what="evaluate")
     assert xs(evaluation, 0) == xs(evaluation, 1) == [[0, 2], [4, 6]]
 
@@ -172,7 +179,7 @@ def test_split_takes_the_last_rows_and_no_class_weights():
     source = as_source(X, Y % 2, batch_size=3, class_weight={1: 5.0}, seed=2)
     train, validation = source.split(0.25, batch_size=2)
     assert (train.num_rows, validation.num_rows, validation.batch_size, train.batch_size) == (7, 3, 2, 3)
-    assert sorted(sum(xs(train), [])) == X[:7, 0].tolist() and xs(validation) == [[14, 16], [18]]
+    assert sorted(all_of(train)) == X[:7, 0].tolist() and xs(validation) == [[14, 16], [18]]
     for _, y, weight in train.epoch(0):
         np.testing.assert_array_equal(weight, np.where(y == 1, 5, 1))
     assert validation.peek()[2] is None

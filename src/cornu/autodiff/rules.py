@@ -220,14 +220,14 @@ def _cut(g: Any, y: Any, a: Any) -> Any:
     parts, at = [], 0
     for x in a.xs:
         size = shape_of(x)[a.axis]
-        parts.append(_i.strided_slice(g, {a.axis: (at, at + size, 1)}))
+        parts.append(_m.strided_slice(g, {a.axis: (at, at + size, 1)}))
         at = at + size
     return parts
 
 
 def _inside(g: Any, y: Any, a: Any) -> Any:
     bounds = {i: (lo, lo + size, 1) for i, (size, (lo, _)) in enumerate(zip(shape_of(a.x), a.widths, strict=True))}
-    return _i.strided_slice(g, bounds)
+    return _m.strided_slice(g, bounds)
 
 
 def _slice_back(g: Any, y: Any, a: Any) -> Any:

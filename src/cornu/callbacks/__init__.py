@@ -1,6 +1,7 @@
 """Callbacks: what is done around epochs and batches of `fit`, `evaluate` and `predict`."""
 
-from cornu.callbacks.base import Callback, CallbackList
+from cornu.callbacks.base import Callback
+from cornu.callbacks.callback_list import CallbackList
 from cornu.callbacks.checkpoint import ModelCheckpoint
 from cornu.callbacks.csv_logger import CSVLogger
 from cornu.callbacks.early_stopping import EarlyStopping

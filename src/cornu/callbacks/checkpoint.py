@@ -6,9 +6,9 @@ from typing import Any
 
 from cornu.callbacks.base import python_value
 from cornu.callbacks.monitor import MonitorCallback
+from cornu.callbacks.progress import say
 from cornu.core.config import positive_int
 from cornu.core.errors import ArgumentError, BindingError, SavingError, near_miss
-from cornu.training.progress import say
 
 __all__ = ["ModelCheckpoint"]
 
@@ -22,13 +22,14 @@ class _Names(dict[str, Any]):
         self.logs = logs
 
     def __missing__(self, name: str) -> Any:
-        if name not in self.logs:
+        try:
+            return python_value(self.logs[name])
+        except KeyError:
             known = [*self, *self.logs]
             raise BindingError(
                 f"ModelCheckpoint's path {self.path!r} names {name!r}, which is not logged{near_miss(name, known)}",
                 f"names among {', '.join(map(str, known))}",
-            )
-        return python_value(self.logs[name])
+            ) from None
 
 
 class ModelCheckpoint(MonitorCallback):

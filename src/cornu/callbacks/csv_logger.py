@@ -18,8 +18,8 @@ __all__ = ["CSVLogger"]
 class CSVLogger(Callback):
     """Write each epoch's logs as a row of a CSV file: the epoch (from 0), then the logs by name.
 
-    A row is written whole and flushed, so that the file can be read while training goes on. A value an epoch does not
-    have is `NA`.
+    A row is written whole and the file closed again, so that it can be read while training goes on. A value an epoch
+    does not have is `NA`.
 
     Args:
         filename: path of the file.
@@ -39,11 +39,9 @@ class CSVLogger(Callback):
         self.sep = separator
         self.append = append
         self.keys: list[str] | None = None
-        self._file: Any = None
         self._header: list[str] | None = None
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._close()
         self.keys = self._header = None
         is_torn = False
         if self.append and os.path.exists(self.filename):
@@ -53,9 +51,9 @@ class CSVLogger(Callback):
                 if raw.seek(0, os.SEEK_END):
                     raw.seek(-1, os.SEEK_END)
                     is_torn = raw.read(1) not in b"\r\n"
-        self._file = open(self.filename, "a" if self.append else "w", newline="", encoding="utf-8")  # noqa: SIM115
-        if is_torn:  # the last row was cut off: the next begins on a line of its own
-            self._file.write("\r\n")
+        with open(self.filename, "a" if self.append else "w", encoding="utf-8", newline="") as file:
+            if is_torn:  # the last row was cut off: the next begins on a line of its own
+                file.write("\r\n")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         logs = {} if logs is None else logs
@@ -93,16 +91,8 @@ class CSVLogger(Callback):
     def _write(self, row: list[Any]) -> None:
         text = io.StringIO()
         csv.writer(text, delimiter=self.sep).writerow(row)
-        self._file.write(text.getvalue())
-        self._file.flush()
-
-    def on_train_end(self, logs: Any = None) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        with open(self.filename, "a", encoding="utf-8", newline="") as file:
+            file.write(text.getvalue())
 
 
 def _cell(value: Any) -> Any:

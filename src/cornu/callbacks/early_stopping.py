@@ -3,7 +3,7 @@
 from typing import Any
 
 from cornu.callbacks.monitor import MonitorCallback
-from cornu.training.progress import say
+from cornu.callbacks.progress import say
 
 __all__ = ["EarlyStopping"]
 

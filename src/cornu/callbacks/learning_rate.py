@@ -9,9 +9,9 @@ import numpy as np
 
 from cornu.callbacks.base import Callback, python_value
 from cornu.callbacks.monitor import MonitorCallback
+from cornu.callbacks.progress import say
 from cornu.core.errors import ArgumentError
 from cornu.ops.creation import convert_to_numpy
-from cornu.training.progress import say
 
 __all__ = ["LearningRateScheduler", "ReduceLROnPlateau"]
 
@@ -26,7 +26,8 @@ def _optimizers(model: Any) -> list[tuple[str, Any]]:
 
 
 def _rate(optimizer: Any) -> float:
-    return float(convert_to_numpy(optimizer.learning_rate))
+    rate = optimizer.learning_rate
+    return float(rate if isinstance(rate, (int, float)) else convert_to_numpy(rate))
 
 
 def _log_rates(model: Any, logs: Any) -> None:

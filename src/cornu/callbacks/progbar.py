@@ -3,7 +3,7 @@
 from typing import Any
 
 from cornu.callbacks.base import Callback
-from cornu.training.progress import Progress
+from cornu.callbacks.progress import Progress
 
 __all__ = ["ProgbarLogger"]
 

@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 from cornu.callbacks.base import Callback, python_value
+from cornu.callbacks.progress import say
 from cornu.core.errors import NonFiniteError
-from cornu.training.progress import say
 
 __all__ = ["TerminateOnNaN"]
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cornu.core.dims import Dim, Size, keras_shape, shape_text
+from cornu.core.errors import GraphError
 
 __all__ = ["ArrayOperators", "Spec"]
 
@@ -140,8 +141,6 @@ class Spec(ArrayOperators):
 
 def raise_on_value(stand_in: object) -> None:
     """Refuse to give a value where there is none yet."""
-    from cornu.core.errors import GraphError
-
     raise GraphError(
         f"{stand_in!r} has no value while shapes are being inferred",
         "a computation written with ops, with no decision on a value",

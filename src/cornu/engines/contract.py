@@ -16,6 +16,7 @@ from cornu.core import context
 from cornu.core.errors import EngineError, UnsupportedError
 from cornu.ops import control
 from cornu.ops._declare import ENGINE_RANK, Interpreter, Op, prepare
+from cornu.ops.creation import convert_to_numpy
 
 __all__ = ["Engine"]
 
@@ -119,8 +120,6 @@ class Engine(Interpreter):
         if self.owns(type(value)):
             return value
         if not isinstance(value, np.ndarray):
-            from cornu.ops.creation import convert_to_numpy
-
             value = convert_to_numpy(value)
         return self.from_host(value)
 

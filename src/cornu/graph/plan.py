@@ -178,9 +178,10 @@ def _by_depth(finished: list[Node], indices: dict[int, int]) -> list[Any]:
 
 
 def _paths(nodes: list[Node]) -> dict[int, str]:
+    """A path for each node: a layer's name, or an op's name, with `@1`, `@2` for later calls; layers' names go first."""
     counts: dict[str, int] = {}
     paths: dict[int, str] = {}
-    for node in nodes:
+    for node in sorted(nodes, key=lambda node: node.is_op):
         count = counts.get(node.name, 0)
         counts[node.name] = count + 1
         paths[id(node)] = node.name if count == 0 else f"{node.name}@{count}"

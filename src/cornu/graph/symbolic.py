@@ -1,7 +1,10 @@
 """Symbolic tensors and nodes: what a call of a layer or an op leaves behind instead of numbers."""
 
+import contextlib
 import itertools
 import weakref
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from cornu.core import context, tree
@@ -13,7 +16,7 @@ from cornu.ops import _declare
 from cornu.ops._declare import RECORDER_RANK, Interpreter, Op, interprets
 from cornu.ops._rules import Constraint, constraints
 
-__all__ = ["Node", "RECORDER", "SymbolicTensor", "record", "specs_of", "user_tensors"]
+__all__ = ["Node", "RECORDER", "SymbolicTensor", "aside", "carried", "record", "specs_of", "user_tensors"]
 
 _order = itertools.count()
 
@@ -86,9 +89,11 @@ class Node:
         operation: the layer or op.
         args: positional arguments, with symbolic tensors in them.
         kwargs: keyword arguments, with symbolic tensors in them.
+        implied: the keyword arguments that are masks nobody gave: they came with the other arguments.
         outputs: its symbolic tensors, in order.
         structure: the outputs as the call gave them.
         parents: the symbolic tensors among its arguments.
+        given: those of them that the caller gave, without the implied masks.
         where: the user's line of the call.
         constraints: pairs of sizes that must prove equal when the model runs.
         order: when it was made; parents come before children.
@@ -96,18 +101,27 @@ class Node:
     """
 
     __slots__ = (
-        "__weakref__", "args", "constraints", "kwargs", "name", "operation", "order", "outputs", "parents", "structure",
-        "where",
+        "__weakref__", "args", "constraints", "given", "implied", "kwargs", "name", "operation", "order", "outputs", "parents",
+        "structure", "where",
     )  # fmt: skip
 
     def __init__(
-        self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], specs: Any, found: list[Constraint]
+        self,
+        operation: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        specs: Any,
+        found: list[Constraint],
+        implied: tuple[str, ...] = (),
     ) -> None:
         self.operation = operation
         self.args = args
         self.kwargs = kwargs
         self.name = str(operation.name)
-        self.parents = user_tensors((args, kwargs))
+        self.implied = implied
+        self.parents = self.given = user_tensors((args, kwargs))
+        if implied:
+            self.given = user_tensors((args, self.given_kwargs))
         self.where = user_line()
         self.constraints = found
         self.order = next(_order)
@@ -127,6 +141,11 @@ class Node:
     def path(self) -> str:
         """The operation's path (a layer's own, or the op's name)."""
         return self.name
+
+    @property
+    def given_kwargs(self) -> dict[str, Any]:
+        """The keyword arguments without the implied masks."""
+        return {name: value for name, value in self.kwargs.items() if name not in self.implied}
 
     def __repr__(self) -> str:
         return f"<Node {self.path} #{self.order} of {self.where}>"
@@ -157,6 +176,8 @@ class Recorder(Interpreter):
 
     def apply(self, op: Op, arrays: dict[str, Any], static: dict[str, Any]) -> Any:
         """The symbolic tensors an op gives."""
+        if op is masks.carried_mask:
+            return arrays["x"].mask
         found: list[Constraint] = []
         token = constraints.set(found)
         try:
@@ -208,8 +229,36 @@ _declare.RECORDER[0] = RECORDER
 interprets(SymbolicTensor, lambda value: RECORDER)
 
 
-def record(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], specs: Any, found: list[Constraint]) -> Node:
+# Whether layers take no note of their calls.
+_aside: ContextVar[bool] = ContextVar("cornu_aside", default=False)
+
+
+@contextlib.contextmanager
+def aside() -> Iterator[None]:
+    """Record calls in this block without telling the layers: what their `output` means stays as it was."""
+    token = _aside.set(True)
+    try:
+        yield
+    finally:
+        _aside.reset(token)
+
+
+def record(
+    operation: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    specs: Any,
+    found: list[Constraint],
+    implied: tuple[str, ...] = (),
+) -> Node:
     """A node for a layer's call, which the layer remembers weakly."""
-    node = Node(operation, args, kwargs, specs, found)
-    operation._calls.append(weakref.ref(node))
+    node = Node(operation, args, kwargs, specs, found, implied)
+    if not _aside.get():
+        operation._calls.append(weakref.ref(node))
     return node
+
+
+def carried(tensor: SymbolicTensor, mask: Spec) -> SymbolicTensor:
+    """The mask that a layer leaves on its output when it runs (a layer inside it made it), as a tensor of the graph."""
+    found: SymbolicTensor = Node(masks.carried_mask, (), {"x": tensor}, Spec(mask.shape, mask.dtype), []).outputs[0]
+    return found

@@ -2,6 +2,6 @@
 
 from cornu.inspect.check_layer import check_layer
 from cornu.inspect.plot import plot_model
-from cornu.inspect.summary import print_summary
+from cornu.models.summary import print_summary
 
 __all__ = ["check_layer", "plot_model", "print_summary"]

@@ -1,22 +1,25 @@
 """The layers. `base.py` is what they share; `dense.py` shows how one is written."""
 
 from cornu.core.family import Family
+from cornu.layers.activation import (
+    ELU,
+    Activation,
+    LeakyReLU,
+    PReLU,
+    ReLU,
+    Softmax,
+    masked_softmax,
+)
+from cornu.layers.attention import (
+    AdditiveAttention,
+    Attention,
+    GroupedQueryAttention,
+    GroupQueryAttention,
+    MultiHeadAttention,
+)
 from cornu.layers.base import (
     InputSpec,
     Layer,
-)
-from cornu.layers.input_layer import (
-    Input,
-    InputLayer,
-)
-from cornu.layers.dense import (
-    Dense,
-)
-from cornu.layers.einsum_dense import (
-    EinsumDense,
-)
-from cornu.layers.embedding import (
-    Embedding,
 )
 from cornu.layers.conv import (
     Conv1D,
@@ -41,6 +44,57 @@ from cornu.layers.conv_transpose import (
     Convolution1DTranspose,
     Convolution2DTranspose,
     Convolution3DTranspose,
+)
+from cornu.layers.dense import (
+    Dense,
+)
+from cornu.layers.dropout import (
+    ActivityRegularization,
+    AlphaDropout,
+    Dropout,
+    GaussianDropout,
+    GaussianNoise,
+    SpatialDropout1D,
+    SpatialDropout2D,
+    SpatialDropout3D,
+    draw_key,
+    seed_of,
+)
+from cornu.layers.einsum_dense import (
+    EinsumDense,
+)
+from cornu.layers.embedding import (
+    Embedding,
+)
+from cornu.layers.input_layer import (
+    Input,
+    InputLayer,
+)
+from cornu.layers.merging import (
+    Add,
+    Average,
+    Concatenate,
+    Dot,
+    Maximum,
+    Merge,
+    Minimum,
+    Multiply,
+    Subtract,
+    add,
+    average,
+    concatenate,
+    dot,
+    maximum,
+    minimum,
+    multiply,
+    subtract,
+)
+from cornu.layers.normalization import (
+    BatchNormalization,
+    GroupNormalization,
+    LayerNormalization,
+    RMSNormalization,
+    UnitNormalization,
 )
 from cornu.layers.pooling import (
     AveragePooling1D,
@@ -68,33 +122,10 @@ from cornu.layers.pooling import (
     MaxPooling2D,
     MaxPooling3D,
 )
-from cornu.layers.normalization import (
-    BatchNormalization,
-    GroupNormalization,
-    LayerNormalization,
-    RMSNormalization,
-    UnitNormalization,
-)
-from cornu.layers.activation import (
-    Activation,
-    ELU,
-    LeakyReLU,
-    PReLU,
-    ReLU,
-    Softmax,
-    masked_softmax,
-)
-from cornu.layers.dropout import (
-    ActivityRegularization,
-    AlphaDropout,
-    Dropout,
-    GaussianDropout,
-    GaussianNoise,
-    SpatialDropout1D,
-    SpatialDropout2D,
-    SpatialDropout3D,
-    draw_key,
-    seed_of,
+from cornu.layers.preprocessing import (
+    CategoryEncoding,
+    Normalization,
+    Rescaling,
 )
 from cornu.layers.reshaping import (
     Flatten,
@@ -113,25 +144,6 @@ from cornu.layers.spatial import (
     ZeroPadding2D,
     ZeroPadding3D,
 )
-from cornu.layers.merging import (
-    Add,
-    Average,
-    Concatenate,
-    Dot,
-    Maximum,
-    Merge,
-    Minimum,
-    Multiply,
-    Subtract,
-    add,
-    average,
-    concatenate,
-    dot,
-    maximum,
-    minimum,
-    multiply,
-    subtract,
-)
 from cornu.layers.wrappers_core import (
     Identity,
     Lambda,
@@ -141,7 +153,9 @@ __all__ = [
     "Activation",
     "ActivityRegularization",
     "Add",
+    "AdditiveAttention",
     "AlphaDropout",
+    "Attention",
     "Average",
     "AveragePooling1D",
     "AveragePooling2D",
@@ -150,6 +164,7 @@ __all__ = [
     "AvgPool2D",
     "AvgPool3D",
     "BatchNormalization",
+    "CategoryEncoding",
     "Concatenate",
     "Conv1D",
     "Conv1DTranspose",
@@ -190,6 +205,8 @@ __all__ = [
     "GlobalMaxPooling2D",
     "GlobalMaxPooling3D",
     "GroupNormalization",
+    "GroupQueryAttention",
+    "GroupedQueryAttention",
     "Identity",
     "Input",
     "InputLayer",
@@ -207,12 +224,15 @@ __all__ = [
     "Maximum",
     "Merge",
     "Minimum",
+    "MultiHeadAttention",
     "Multiply",
+    "Normalization",
     "PReLU",
     "Permute",
     "RMSNormalization",
     "ReLU",
     "RepeatVector",
+    "Rescaling",
     "Reshape",
     "SeparableConv1D",
     "SeparableConv2D",

@@ -196,8 +196,8 @@ class Softmax(Layer):
     Args:
         axis: the axis or axes that sum to 1.
 
-    Called with `(inputs, mask=None)`: a mask that broadcasts to the inputs is true (above 0.5) where an element takes part; the others
-    give 0, and so does all of an axis where none takes part.
+    Called with `(inputs, mask=None)`: a mask that broadcasts to the inputs is true (above 0.5) where an element takes
+    part; the others give 0, and so does all of an axis where none takes part.
 
     Input and output `(batch, ...)`.
 

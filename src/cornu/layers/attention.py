@@ -26,7 +26,14 @@ class _HeadAttention(Layer):
     """What attention with projected heads shares: options, projections, masks, and the attention itself."""
 
     def _set(
-        self, dropout: float, use_bias: bool, sliding_window: Any, flash_attention: Any, use_gate: bool, seed: Any, **parts: Any
+        self,
+        dropout: float,
+        use_bias: bool,
+        sliding_window: Any,
+        flash_attention: Any,
+        use_gate: bool,
+        seed: Any,
+        **parts: Any,
     ) -> None:
         owner = type(self).__name__
         FRACTION.check(owner, "dropout", dropout)
@@ -41,9 +48,9 @@ class _HeadAttention(Layer):
         self.flash_attention = flash_attention
         self.use_gate = use_gate
         self.seed = seed_of(owner, seed)
+        families = {"initializer": initializers, "regularizer": regularizers, "constraint": constraints}
         for name, value in parts.items():
-            family = next(f for f in (initializers, regularizers, constraints) if name.endswith(f.FAMILY.word))
-            setattr(self, name, family.get(value))
+            setattr(self, name, families[name.rpartition("_")[2]].get(value))
         self.supports_masking = True
 
     def _projection(
@@ -78,7 +85,7 @@ class _HeadAttention(Layer):
     def _visible(
         self, query: Any, value: Any, masks: tuple[Any, Any, Any], attention_mask: Any, causal: bool, pairs: int
     ) -> Any:
-        """All masks together: true where a query may see, `(batch, time, source)` or with sizes of 1; `None` if there is none."""
+        """All masks together, true where a query may see: `(batch, time, source)`, or sizes of 1; or `None`."""
         query_mask, value_mask, key_mask = masks
         found = []
         if query_mask is not None:
@@ -87,8 +94,8 @@ class _HeadAttention(Layer):
             if mask is not None:
                 found.append(ops.expand_dims(ops.cast(mask, "bool"), -2))
         if causal or self.sliding_window is not None:
-            rows = ops.expand_dims(ops.arange(ops.shape(query)[1], dtype="int32"), (0, 2))
-            columns = ops.expand_dims(ops.arange(ops.shape(value)[1], dtype="int32"), (0, 1))
+            rows = ops.expand_dims(ops.arange(ops.shape(query)[1]), (0, 2))
+            columns = ops.expand_dims(ops.arange(ops.shape(value)[1]), (0, 1))
             if causal:
                 found.append(ops.greater_equal(rows, columns))
             if self.sliding_window is not None:
@@ -177,9 +184,10 @@ class MultiHeadAttention(_HeadAttention):
         query: array `(batch, time, features)`.
         value: array `(batch, source, features')`.
         key: array `(batch, source, features'')`; by default `value`.
-        query_mask, value_mask, key_mask: booleans `(batch, time)` or `(batch, source)`, filled in from the arrays' masks.
-        attention_mask: booleans that broadcast to `(batch, time, source)` or `(batch, heads, time, source)`: true where a query
-            may see.
+        query_mask: booleans `(batch, time)`, filled in from the query's mask; so are `value_mask` and `key_mask`,
+            `(batch, source)`.
+        attention_mask: booleans that broadcast to `(batch, time, source)` or `(batch, heads, time, source)`: true where
+            a query may see.
         return_attention_scores: whether to give the scores `(batch, heads, time, source)` too.
         use_causal_mask: whether a query sees only sources up to its own place.
 
@@ -266,9 +274,12 @@ class MultiHeadAttention(_HeadAttention):
             setattr(self, attribute, self._projection(name, equation, full, bias_axes, shape, activation))
         rank = len(query_shape) + 1
         axes = tuple(range(1, rank - 2)) if self.attention_axes is None else self.attention_axes
-        if any(not -rank < axis < rank - 2 for axis in axes):
-            raise ArgumentError(f"MultiHeadAttention got attention_axes={axes} and a query of shape {query_shape}", "its axes")
         axes = tuple(axis if axis >= 0 else rank - 1 + axis for axis in axes)
+        if not axes or any(not 0 <= axis < rank - 2 for axis in axes):
+            raise ArgumentError(
+                f"MultiHeadAttention got attention_axes={self.attention_axes} and a query of shape {query_shape}",
+                "axes of the query other than the last",
+            )
         self._plan = (*_attention_equations(rank, axes), len(axes))
         self._set_dropout()
         outputs = self.output_shape or (query_shape[-1],)
@@ -326,7 +337,7 @@ def _sizes(name: str, value: Any) -> Any:
 
 
 def _projected(free: int, bound: int, made: int) -> tuple[str, str]:
-    """The equation of a projection that keeps `free` axes, sums over `bound` ones and makes new ones; and the bias's axes."""
+    """The equation of a projection that keeps `free` axes, sums over `bound` and makes others; and the bias's axes."""
     letters = string.ascii_lowercase
     kept, summed, new = letters[:free], letters[free : free + bound], letters[free + bound : free + bound + made]
     return f"{kept}{summed},{summed}{new}->{kept}{new}", new
@@ -481,14 +492,16 @@ class Attention(Layer):
 
     Args:
         use_scale: whether the scores are multiplied with a learned number.
-        score_mode: `"dot"` for products of query and key, `"concat"` for the sum of `tanh(query + key)`, times a learned number.
+        score_mode: `"dot"` for products of query and key, `"concat"` for sums of `tanh(query + key)`
+            times a learned number.
         dropout: part of the attention scores dropped in training.
         seed: of the dropout: a whole number, a `SeedGenerator`, or `None` to draw a number now.
 
     Called with:
-        inputs: a list `[query, value]` or `[query, value, key]` of arrays `(batch, time, features)`, `(batch, source, ...)`.
-        mask: a list `[query_mask, value_mask]` of booleans, filled in from the arrays' masks. The output is 0 where the query is
-            masked.
+        inputs: a list `[query, value]` or `[query, value, key]` of arrays `(batch, time, features)` and
+            `(batch, source, features)`.
+        mask: a list `[query_mask, value_mask]` of booleans, filled in from the arrays' masks. The output is 0 where the
+            query is masked.
         return_attention_scores: whether to give the scores `(batch, time, source)` too.
         use_causal_mask: whether a query sees only sources up to its own place.
 
@@ -528,8 +541,8 @@ class Attention(Layer):
         """Make the learned numbers."""
         self._check(input_shape)
         self.scale = self.add_weight(name="scale", shape=(), initializer="ones") if self.use_scale else None
-        if self.score_mode == "concat":
-            self.concat_score_weight = self.add_weight(name="concat_score_weight", shape=(), initializer="ones")
+        learned = {"name": "concat_score_weight", "shape": (), "initializer": "ones"}
+        self.concat_score_weight = self.add_weight(**learned) if self.score_mode == "concat" else None
         self.built = True
 
     def _check(self, inputs: Any) -> None:
@@ -600,7 +613,7 @@ def _all_pairs(query: Any, key: Any) -> Any:
 
 
 class AdditiveAttention(Attention):
-    """Additive attention without projections (Bahdanau et al., ICLR 2015): scores are sums of `scale * tanh(query + key)`.
+    """Additive attention without projections (Bahdanau et al., ICLR 2015): sums of `scale * tanh(query + key)`.
 
     Args:
         use_scale: whether `scale` is a learned vector (the number 1 if not).

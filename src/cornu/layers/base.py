@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from cornu import constraints as _constraints
 from cornu import dtype_policies, initializers, regularizers
 from cornu.core import config, context, dtypes, tree
 from cornu.core.dims import Dim, keras_shape, shape_text
@@ -29,6 +30,7 @@ from cornu.core.errors import (
     MaskError,
     MaskWarning,
     ShapeError,
+    UnsupportedError,
     near_miss,
 )
 from cornu.core.spec import Spec
@@ -269,7 +271,7 @@ class Layer(config.Configurable):
             aggregation=aggregation,
             name=name,
             regularizer=regularizers.get(regularizer),
-            constraint=_constraint(constraint),
+            constraint=_constraints.get(constraint),
         )
         variable.path = f"{self.path}/{variable.name}"
         (self._own_trainable if trainable else self._own_frozen).append(variable)
@@ -442,8 +444,6 @@ class Layer(config.Configurable):
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """The computation."""
-        from cornu.core.errors import UnsupportedError
-
         raise UnsupportedError(f"layer {type(self).__name__} has no `call`", "a method call(self, inputs)")
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
@@ -855,12 +855,6 @@ def _is_array(value: Any) -> bool:
 def _is_structure_of_arrays(value: Any) -> bool:
     leaves = tree.leaves(value)
     return bool(leaves) and all(leaf is None or _is_array(leaf) for leaf in leaves) and not all(leaf is None for leaf in leaves)
-
-
-def _constraint(identifier: Any) -> Any:
-    from cornu import constraints as module
-
-    return module.get(identifier)
 
 
 def _is_shape(value: Any) -> bool:

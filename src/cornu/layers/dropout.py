@@ -1,7 +1,8 @@
 """Random layers that keep a model from learning by heart: they act in training, and pass their input through otherwise.
 
-A layer's `seed` is a whole number, a `SeedGenerator`, or `None` to draw a number now (the config then holds it). What is drawn follows from
-the seed, the layer's path, the step of training and the draw's number, and so is the same on every engine.
+A layer's `seed` is a whole number, a `SeedGenerator`, or `None` to draw a number now (the config then holds it). What
+is drawn follows from the seed, the layer's path, the step of training and the draw's number: it is the same on every
+engine.
 """
 
 import math
@@ -41,7 +42,8 @@ def seed_of(owner: str, seed: Any) -> Any:
     if isinstance(seed, random.SeedGenerator):
         return seed
     if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= seed.__index__() < 2**32:
-        raise ArgumentError(f"{owner} got seed={seed!r}", "a whole number from 0 to 2**32 - 1, a SeedGenerator, or None")
+        expected = "a whole number from 0 to 2**32 - 1, a SeedGenerator, or None"
+        raise ArgumentError(f"{owner} got seed={seed!r}", expected)
     return seed.__index__()
 
 
@@ -86,8 +88,8 @@ class Dropout(Layer):
 
     Args:
         rate: the part of elements to drop, from 0 to 1.
-        noise_shape: what is drawn together, as a shape that broadcasts to the input's: 1 on an axis that is dropped or kept as
-            a whole, `None` for the input's own size.
+        noise_shape: what is drawn together, as a shape that broadcasts to the input's: 1 on an axis that is dropped or
+            kept as a whole, `None` for the input's own size.
         seed: a whole number, a `SeedGenerator`, or `None` to draw a number now.
 
     Input and output `(batch, ...)`.
@@ -222,10 +224,10 @@ class GaussianNoise(Layer):
 
 
 class GaussianDropout(Layer):
-    """In training, the input multiplied with normal random numbers of mean 1 (Srivastava et al., JMLR 2014, section 10).
+    """In training, the input times normal random numbers of mean 1 (Srivastava et al., JMLR 2014, section 10).
 
     Args:
-        rate: as in `Dropout`, from 0 up to (not including) 1: the numbers' standard deviation is `sqrt(rate / (1 - rate))`.
+        rate: as in `Dropout`, but below 1: the numbers' standard deviation is `sqrt(rate / (1 - rate))`.
         seed: a whole number, a `SeedGenerator`, or `None` to draw a number now.
 
     Input and output `(batch, ...)`.

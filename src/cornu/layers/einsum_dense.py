@@ -19,8 +19,8 @@ class EinsumDense(Layer):
     Args:
         equation: as for `ops.einsum`, with the input first and the kernel second: `"abc,cd->abd"`, `"...x,xy->...y"` or
             `"ab...,bc->ac..."`.
-        output_shape: sizes of the output without the batch and without what `...` stands for; `None` for one that is the
-            input's.
+        output_shape: sizes of the output without the batch and without what `...` stands for; `None` for one that is
+            the input's.
         activation: function of the output, or its name.
         bias_axes: the letters of the output that the bias has axes for; `None` for no bias.
         kernel_initializer: first values of the kernel.
@@ -103,10 +103,11 @@ class EinsumDense(Layer):
     def _sizes(self, input_shape: Any) -> tuple[dict[str, Any], int]:
         """The size of each letter of the input and output, and for how many axes `...` stands."""
         term, kernel, result, dots = self._terms
+        owner = f"EinsumDense({self.equation!r})"
         elided = len(input_shape) - len(term)
         if elided < 0 or (elided and not dots):
             raise ShapeError(
-                f"EinsumDense({self.equation!r}) got an input of shape {input_shape}",
+                f"{owner} got an input of shape {input_shape}",
                 f"{'at least ' if dots else ''}{len(term)} axes",
             )
         own = input_shape[elided:] if dots == "left" else input_shape[: len(term)]
@@ -115,33 +116,32 @@ class EinsumDense(Layer):
         if dots != "left" or not elided:  # the batch is a letter of the output
             given.insert(0, input_shape[0])
         if len(given) != len(result):
-            raise ArgumentError(
-                f"EinsumDense({self.equation!r}) got output_shape={self.output_shape}",
-                f"{len(result) - len(given) + len(self.output_shape)} sizes: those of the output's letters, without the batch",
-            )
+            count = len(result) - len(given) + len(self.output_shape)
+            expected = f"{count} sizes: those of the output's letters, without the batch"
+            raise ArgumentError(f"{owner} got output_shape={self.output_shape}", expected)
         for letter, size in zip(result, given, strict=True):
             if letter not in term and letter not in kernel:
-                raise ArgumentError(f"EinsumDense got the equation {self.equation!r}", f"{letter!r} in the input or the kernel")
+                raise ArgumentError(f"{owner} was made", f"{letter!r} in the input or the kernel")
             have = sizes.get(letter)
             if size is not None and have is not None and size != have:
                 raise ShapeError(
-                    f"EinsumDense({self.equation!r}) got an input of shape {input_shape} and output_shape={self.output_shape}",
+                    f"{owner} got an input of shape {input_shape} and output_shape={self.output_shape}",
                     f"one size for {letter!r}, not {have} and {size}",
                 )
             sizes[letter] = have if size is None else size
         for letter in kernel:
             if letter not in sizes:
-                raise ArgumentError(f"EinsumDense got the equation {self.equation!r}", f"{letter!r} in the input or the output")
+                raise ArgumentError(f"{owner} was made", f"{letter!r} in the input or the output")
         for letter in self.bias_axes or "":
             if letter not in result:
-                raise ArgumentError(f"EinsumDense got bias_axes={self.bias_axes!r}", f"letters of the output, {result!r}")
+                raise ArgumentError(f"{owner} got bias_axes={self.bias_axes!r}", f"letters of the output {result!r}")
         return sizes, elided
 
     def _known(self, letter: str, sizes: dict[str, Any], input_shape: Any) -> int:
         size = sizes[letter]
         if size is None:
             raise ShapeError(
-                f"EinsumDense({self.equation!r}) got an input of shape {input_shape}: the size of {letter!r} is unknown",
+                f"EinsumDense({self.equation!r}) got an input of shape {input_shape}; the size of {letter!r} is open",
                 "a known size for every axis of the weights",
                 "give it in output_shape, or in Input(shape=...)",
             )

@@ -24,10 +24,12 @@ class Embedding(Layer):
         embeddings_regularizer: penalty on the rows.
         embeddings_constraint: what the rows are kept to.
         mask_zero: whether 0 stands for padding: then the output has a mask that is false there.
-        weights: the rows' first values as an array `(input_dim, output_dim)` (or a list of that one), instead of drawn ones.
+        weights: the rows' first values, an array `(input_dim, output_dim)` (or a list of that one), instead of drawn
+            ones.
 
-    Input: whole numbers `(batch, ...)` from 0 to `input_dim - 1` (floats lose their fraction). Output `(batch, ..., output_dim)`.
-    A number outside these limits gives a row of NaN, on every engine, and never the row of another number.
+    Input: whole numbers `(batch, ...)` from 0 to `input_dim - 1` (floats lose their fraction). Output
+    `(batch, ..., output_dim)`. A number outside these limits gives a row of NaN, on every engine, and never the row of
+    another number.
 
     Example:
         >>> import cornu

@@ -1,7 +1,7 @@
 """Layers that make one array of several, and the functions of the same names in small letters.
 
-Arrays of fewer axes get axes of size 1 after the batch, as in Keras. A list of masks becomes one: for the elementwise layers a
-position counts if it counts in any input (and there is no mask if some input has none).
+Arrays of fewer axes get axes of size 1 after the batch, as in Keras. A list of masks becomes one: for the elementwise
+layers a position counts if it counts in any input (and there is no mask if some input has none).
 """
 
 from collections.abc import Callable

@@ -69,15 +69,17 @@ class Normalization(Layer):
         [[-1.0, 1.0]]
     """
 
-    def __init__(self, axis: Any = -1, mean: Any = None, variance: Any = None, invert: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, axis: Any = -1, mean: Any = None, variance: Any = None, invert: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.axis = () if axis is None else (axis.__index__(),) if hasattr(axis, "__index__") else tuple(axis)
         if (mean is None) != (variance is None):
-            raise ArgumentError(f"Normalization got mean={mean!r} and variance={variance!r}", "both of them, or neither")
+            raise ArgumentError(f"Normalization got mean={mean!r} and variance={variance!r}", "both, or neither")
         if mean is not None and (np.shape(mean) != np.shape(variance) or np.ndim(mean) > len(self.axis)):
+            shapes = f"a mean of shape {np.shape(mean)} and a variance of shape {np.shape(variance)}"
             raise ArgumentError(
-                f"Normalization(axis={self.axis}) got a mean of shape {np.shape(mean)} and a variance of {np.shape(variance)}",
-                f"equal shapes of at most {len(self.axis)} axes",
+                f"Normalization(axis={self.axis}) got {shapes}", f"equal shapes of at most {len(self.axis)} axes"
             )
         self.input_mean = mean
         self.input_variance = variance
@@ -145,13 +147,15 @@ class Normalization(Layer):
         inputs = ops.cast(inputs, self.compute_dtype)
         mean, variance = self._statistics()
         spread = ops.maximum(ops.sqrt(variance), 1e-7)  # Keras's default epsilon
-        return ops.add(mean, ops.multiply(inputs, spread)) if self.invert else ops.divide(ops.subtract(inputs, mean), spread)
+        if self.invert:
+            return ops.add(mean, ops.multiply(inputs, spread))
+        return ops.divide(ops.subtract(inputs, mean), spread)
 
     def adapt(self, data: Any) -> None:
         """Learn mean and variance from data; what was learned before is forgotten.
 
-        They are gathered on the host in float64, batch by batch (Chan et al., "Algorithms for computing the sample variance", 1983),
-        so that large and integer data lose nothing.
+        They are gathered on the host in float64, batch by batch (Chan et al., "Algorithms for computing the sample
+        variance", 1983), so that large and integer data lose nothing.
 
         Args:
             data: an array `(batch, ...)`, or an iterable of such batches; of a batch `(x, y, ...)` the first is taken.
@@ -169,9 +173,8 @@ class Normalization(Layer):
                 keeps_batch = any(axis % rank == 0 for axis in self.axis if -rank <= axis < rank)
                 self._build_with({"inputs": batch.shape if keeps_batch else (None, *batch.shape[1:])})
             if batch.ndim != len(self._broadcast) or tuple(batch.shape[axis] for axis in self._kept) != self._sizes:
-                raise DataError(
-                    f"adapt got a batch of shape {batch.shape}", f"{len(self._broadcast)} axes, {self._sizes} on {self._kept}"
-                )
+                expected = f"{len(self._broadcast)} axes, of sizes {self._sizes} on axes {self._kept}"
+                raise DataError(f"adapt got a batch of shape {batch.shape}", expected)
             reduced = tuple(axis for axis in range(batch.ndim) if axis not in self._kept)
             here = math.prod(batch.shape[axis] for axis in reduced)
             if not here:
@@ -234,13 +237,14 @@ class CategoryEncoding(Layer):
 
     Args:
         num_tokens: how many numbers there are, from 0 on; others are left out.
-        output_mode: `"one_hot"` for a vector per number, `"multi_hot"` for one vector per row that marks all its numbers, `"count"`
-            for one that counts them.
+        output_mode: `"one_hot"` for a vector per number, `"multi_hot"` for one vector per row that marks all its
+            numbers, `"count"` for one that counts them.
         sparse: not supported; only `False`.
 
     Called with `(inputs, count_weights=None)`: weights in the inputs' shape, for `"count"`.
 
-    Input `(batch, ...)`; output `(batch, num_tokens)`, with one more axis for `"one_hot"` (a last axis of size 1 is replaced).
+    Input `(batch, ...)`; output `(batch, num_tokens)`, with one more axis for `"one_hot"` (a last axis of size 1 is
+    replaced).
 
     Raises:
         ArgumentError: if an argument is outside its limits.

@@ -19,8 +19,8 @@ class Flatten(Layer):
     """All axes after the batch as one.
 
     Args:
-        data_format: `"channels_last"` (the default), or `"channels_first"`: then channels come last in the output too, so that
-            both formats give the same order.
+        data_format: `"channels_last"` (the default), or `"channels_first"`: then channels come last in the output too,
+            so that both formats give the same order.
 
     Input `(batch, ...)`, output `(batch, features)`; `(batch, 1)` for `(batch,)`.
 

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from cornu import ops
+from cornu.core import dtypes
 from cornu.core.config import one_of
 from cornu.core.dims import Dim, shape_text
 from cornu.core.errors import ArgumentError, ShapeError
 from cornu.layers.base import InputSpec, Layer
 from cornu.layers.conv import LAST, data_format_of, per_axis
-from cornu.ops.indexing import strided_slice
+from cornu.ops.movement import strided_slice
 
 __all__ = [
     "Cropping1D", "Cropping2D", "Cropping3D", "UpSampling1D", "UpSampling2D", "UpSampling3D", "ZeroPadding1D",
@@ -290,7 +291,8 @@ class UpSampling2D(UpSampling):
         interpolation: `"nearest"` (default) to repeat, `"bilinear"`, `"bicubic"` (Keys, 1981), `"lanczos3"` or
             `"lanczos5"`.
 
-    Input `(batch, height, width, channels)`, output `(batch, height * size[0], width * size[1], channels)`.
+    Input `(batch, height, width, channels)`, output `(batch, height * size[0], width * size[1], channels)`, of the
+    same dtype: whole numbers are rounded, and kept within their range.
 
     Raises:
         ArgumentError: for another interpolation.
@@ -316,10 +318,11 @@ class UpSampling2D(UpSampling):
         """Repeat or interpolate."""
         if self.interpolation == "nearest":
             return super().call(inputs)
-        x = ops.multiply(inputs, 1.0)  # whole numbers become floats
+        name = ops.dtype(inputs)
+        x = inputs if name in dtypes.FLOATS else ops.cast(inputs, None)
         for axis, factor in zip(self._space, self.size, strict=True):
             x = _interpolated(x, axis, factor, self.interpolation)
-        return x
+        return x if name in dtypes.FLOATS else ops.saturate_cast(ops.round(x), name)
 
 
 class UpSampling3D(UpSampling):

@@ -35,8 +35,8 @@ class Lambda(Layer):
     Args:
         function: takes the input; also `mask` and `training`, if it has arguments of these names.
         output_shape: taken for Keras's sake; shapes follow from the function.
-        mask: the mask of the output: an array, or a function of `(inputs, mask)`; `None` to let the input's mask travel on
-            where the function keeps positions in place.
+        mask: the mask of the output: an array, or a function of `(inputs, mask)`; `None` to let the input's mask travel
+            on where the function keeps positions in place.
         arguments: further keyword arguments of the function.
 
     Raises:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cornu import dtype_policies, ops
-from cornu.core import dtypes, tree
+from cornu.core import dtypes, registry, tree
 from cornu.core.config import Configurable, one_of
 from cornu.core.dims import Dim, Size, shape_text
 from cornu.core.errors import ArgumentError, ShapeError, UnsupportedError
@@ -15,8 +15,8 @@ from cornu.ops._rules import axis_of
 from cornu.ops.reduction import count
 
 __all__ = [
-    "Loss", "LossFunctionWrapper", "apply_mask", "compute_dtype", "fit_weights", "matched", "matched_classes",
-    "reduce_weighted_values", "squeeze_or_expand_to_same_rank", "target_kind",
+    "Loss", "LossFunctionWrapper", "apply_mask", "compute_dtype", "fit_weights", "function_of", "matched",
+    "matched_classes", "reduce_weighted_values", "squeeze_or_expand_to_same_rank", "target_kind",
 ]  # fmt: skip
 
 REDUCTION = one_of("sum_over_batch_size", "mean", "sum", "mean_with_sample_weight", "none", None)
@@ -121,7 +121,7 @@ class LossFunctionWrapper(Loss):
     Targets and predictions whose ranks differ by an axis of size 1 are brought together before the function is called.
 
     Args:
-        fn: function `(y_true, y_pred, **kwargs)` that gives the losses.
+        fn: function `(y_true, y_pred, **kwargs)` that gives the losses, or the name of one of the house.
         reduction: as for `Loss`.
         name: as for `Loss`.
         dtype: as for `Loss`.
@@ -136,14 +136,14 @@ class LossFunctionWrapper(Loss):
 
     def __init__(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[..., Any] | str,
         reduction: str | None = "sum_over_batch_size",
         name: str | None = None,
         dtype: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
-        self.fn = fn
+        self.fn = fn = function_of(fn)
         self._fn_kwargs = kwargs
         self._class_targets = getattr(fn, "class_targets", False)
 
@@ -156,6 +156,18 @@ class LossFunctionWrapper(Loss):
         if with_mask is None or type(self).call is not LossFunctionWrapper.call:
             return self.call(y_true, y_pred), None
         return with_mask(*_same_ranks(y_true, y_pred), **self._fn_kwargs)
+
+
+def function_of(identifier: Any) -> Callable[..., Any]:
+    """A function, given itself or by the name under which the house entered it.
+
+    Raises:
+        ArgumentError: if it is neither.
+    """
+    found = registry.find(f"builtins>{identifier}") if isinstance(identifier, str) else identifier
+    if not callable(found):
+        raise ArgumentError(f"{identifier!r:.80} is no function (y_true, y_pred)", "one, or the name of a loss's")
+    return found  # type: ignore[no-any-return]
 
 
 def compute_dtype(dtype: Any) -> str:

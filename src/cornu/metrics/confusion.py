@@ -519,6 +519,10 @@ class AUC(Metric):
     """
 
     _direction = "up"
+    true_positives: Variable
+    false_positives: Variable
+    true_negatives: Variable
+    false_negatives: Variable
 
     def __init__(
         self,

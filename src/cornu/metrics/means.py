@@ -7,7 +7,7 @@ from cornu import ops
 from cornu.core.dims import Dim, shape_text
 from cornu.core.errors import ShapeError
 from cornu.graph import masks
-from cornu.losses.base import Loss, apply_mask, squeeze_or_expand_to_same_rank
+from cornu.losses.base import Loss, apply_mask, function_of, squeeze_or_expand_to_same_rank
 from cornu.metrics.base import Metric
 from cornu.ops._declare import shape_of
 
@@ -137,7 +137,8 @@ class MeanMetricWrapper(Mean):
     """The mean of a function of targets and predictions.
 
     Args:
-        fn: function `(y_true, y_pred, **kwargs)` that gives a value per sample, or more.
+        fn: function `(y_true, y_pred, **kwargs)` that gives a value per sample, or more; or the name of one of the
+            house.
         name: its name; made from the class's if left out.
         dtype: dtype of the result.
         **kwargs: passed on to `fn`.
@@ -149,14 +150,18 @@ class MeanMetricWrapper(Mean):
         1.0
     """
 
-    def __init__(self, fn: Callable[..., Any], name: str | None = None, dtype: Any = None, **kwargs: Any) -> None:
+    def __init__(
+        self, fn: Callable[..., Any] | str, name: str | None = None, dtype: Any = None, **kwargs: Any
+    ) -> None:
         super().__init__(name=name, dtype=dtype)  # type: ignore[arg-type]
-        self.fn = fn
+        self.fn = fn = function_of(fn)
         self._fn_kwargs = kwargs
         if self._direction is None and (isinstance(fn, Loss) or getattr(fn, "__module__", "").startswith(_LOSSES)):
             self._direction = "down"
 
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None, mask: Any = None) -> None:
+    def update_state(  # type: ignore[override]
+        self, y_true: Any, y_pred: Any, sample_weight: Any = None, mask: Any = None
+    ) -> None:
         """Add a batch.
 
         Args:

@@ -1,8 +1,7 @@
 """Models: a Functional graph, a Sequential stack, or a class of your own."""
 
 from cornu.dtype_policies import KERAS
-from cornu.models.functional import Functional
-from cornu.models.model import Model
+from cornu.models.model import Functional, Model
 from cornu.models.sequential import Sequential
 
 KERAS.add([Functional, Model, Sequential])

@@ -15,9 +15,11 @@ from cornu.graph.function import Function
 from cornu.graph.symbolic import Node, SymbolicTensor
 from cornu.layers._names import auto_name
 from cornu.layers.base import Layer, shapes_to_specs
+from cornu.models.graph_config import functional_config, functional_from_config
+from cornu.models.summary import print_summary
 from cornu.training.trainer import Trainer
 
-__all__ = ["Model"]
+__all__ = ["Functional", "Model"]
 
 
 class Model(Trainer, Layer):
@@ -45,8 +47,6 @@ class Model(Trainer, Layer):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         if cls is Model and _is_graph(args, kwargs):
-            from cornu.models.functional import Functional
-
             return Layer.__new__(Functional)
         return Layer.__new__(cls)
 
@@ -143,6 +143,11 @@ class Model(Trainer, Layer):
         if self._function is None:
             raise BuildError(f"model {self.name!r} has no graph, so its {what} is not defined", "a Functional or built Sequential model")
         return self._function
+
+    @property
+    def is_functional(self) -> bool:
+        """Whether it was made from symbolic inputs and outputs."""
+        return self._function is not None
 
     @property
     def inputs(self) -> list[SymbolicTensor]:
@@ -246,9 +251,7 @@ class Model(Trainer, Layer):
     def from_config(cls, given: dict[str, Any]) -> Any:
         """A model made from a config: a graph's, or the arguments of `__init__`."""
         if "layers" in given and "output_layers" in given:
-            from cornu.models.functional import functional_from_config
-
-            return functional_from_config(cls, given)
+            return functional_from_config(Functional if cls is Model else cls, given)
         return super().from_config({key: deserialize_object(value) for key, value in given.items()})
 
     # Its graph is read from the config as it was written.
@@ -257,8 +260,6 @@ class Model(Trainer, Layer):
     def get_config(self) -> dict[str, Any]:
         """The graph, or the arguments of `__init__`."""
         if self._function is not None and _takes_graph(type(self)):
-            from cornu.models.functional import functional_config
-
             return functional_config(self)
         return super().get_config()
 
@@ -282,9 +283,20 @@ class Model(Trainer, Layer):
 
     def summary(self, line_length: int | None = None, print_fn: Any = None, expand_nested: bool = False, **kwargs: Any) -> None:
         """Print a table of the layers: names, output shapes, numbers of parameters."""
-        from cornu.inspect.summary import print_summary
-
         print_summary(self, line_length=line_length, print_fn=print_fn, expand_nested=expand_nested, **kwargs)
+
+
+class Functional(Model):
+    """A model that is a graph; `Model(inputs, outputs)` makes one.
+
+    Args:
+        inputs: a structure of symbolic tensors.
+        outputs: a structure of symbolic tensors.
+        name: the model's name.
+    """
+
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(inputs, outputs, name=name, **kwargs)
 
 
 def _enter(found: dict[str, Any], path: str, node: Node) -> None:

@@ -120,6 +120,8 @@ class Sequential(Model):
     def _children(self) -> list[Any]:
         return list(self._stack)
 
+    is_functional = False
+
     def _graph_layers(self) -> list[Layer] | None:
         first = [] if self._function is None else [tree.leaves(self._function.inputs)[0].node.operation]
         return [*first, *self._stack]

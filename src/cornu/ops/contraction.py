@@ -10,6 +10,7 @@ from typing import Any
 from cornu.core.dims import Dim, Size
 from cornu.core.errors import ArgumentError, ShapeError
 from cornu.core.spec import Spec
+from cornu.ops import arithmetic as _a
 from cornu.ops import movement as _m
 from cornu.ops import reduction as _r
 from cornu.ops._declare import op, primitive, shape_of
@@ -84,9 +85,7 @@ def dot(x1: Spec, x2: Spec) -> Spec:
     """NumPy's dot: sum over the last axis of `x1` and the last but one of `x2`."""
     rank_1, rank_2 = len(shape_of(x1)), len(shape_of(x2))
     if not rank_1 or not rank_2:
-        from cornu.ops.arithmetic import multiply
-
-        return multiply(x1, x2)
+        return _a.multiply(x1, x2)
     return dot_general(x1, x2, contract=((rank_1 - 1,), (max(rank_2 - 2, 0),)))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from cornu.core import tree
 from cornu.core.errors import ArgumentError, GraphError, ShapeError
 from cornu.core.spec import Spec
+from cornu.ops import arithmetic as _a
 from cornu.ops import creation as _c
 from cornu.ops import indexing as _i
 from cornu.ops import movement as _m
@@ -123,26 +124,22 @@ def cond(pred: Any, true_fn: Callable, false_fn: Callable) -> Any:
 
 def switch(index: Any, branches: list[Callable], *operands: Any) -> Any:
     """One of several computations, by number; a number outside is moved to the nearest."""
-    from cornu.ops.arithmetic import less_equal
-
     def choose(i: int) -> Any:
         if i == len(branches) - 1:
             return branches[i](*operands)
-        return cond(less_equal(index, i), lambda: branches[i](*operands), lambda: choose(i + 1))
+        return cond(_a.less_equal(index, i), lambda: branches[i](*operands), lambda: choose(i + 1))
 
     return choose(0)
 
 
 def fori_loop(lower: Any, upper: Any, body_fun: Callable, init_val: Any) -> Any:
     """`state = body_fun(i, state)` for `i` from `lower` up to (not including) `upper`."""
-    from cornu.ops.arithmetic import add, less
-
     if isinstance(lower, int) and isinstance(upper, int):
         counter = _c.arange(lower, upper)
         state, _ = scan(lambda s, i: (body_fun(i, s), None), init_val, counter)
         return state
     start = _c.convert_to_tensor(lower, "int32")
-    _, state = while_loop(lambda i, s: less(i, upper), lambda i, s: (add(i, 1), body_fun(i, s)), (start, init_val))
+    _, state = while_loop(lambda i, s: _a.less(i, upper), lambda i, s: (_a.add(i, 1), body_fun(i, s)), (start, init_val))
     return state
 
 

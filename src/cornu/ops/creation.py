@@ -6,14 +6,15 @@ import numpy as np
 
 from cornu.core import context, dtypes
 from cornu.core.dims import Dim, Size
-from cornu.core.errors import ArgumentError, ShapeError
+from cornu.core.errors import ArgumentError, ShapeError, UnsupportedError
 from cornu.core.spec import Spec
+from cornu.core.variable import Variable
 from cornu.ops import arithmetic as _a
 from cornu.ops import elementwise as _e
-from cornu.ops._declare import all_ops, host_array, interpreter_of, op, primitive, shape_of
+from cornu.ops._declare import all_ops, dtype_of, host_array, interpreter_of, op, primitive, shape_of
 
 __all__ = [
-    "arange", "convert_to_numpy", "convert_to_tensor", "dtype", "eye", "full", "full_like", "is_tensor", "linspace",
+    "arange", "convert_to_numpy", "convert_to_tensor", "drop_mask", "dtype", "eye", "full", "full_like", "is_tensor", "linspace",
     "ones", "ones_like", "shape", "size_array", "zeros", "zeros_like",
 ]  # fmt: skip
 
@@ -47,7 +48,8 @@ def full(shape: Any, fill_value: Any, dtype: Any = None) -> Any:
         array of that shape.
     """
     name = dtypes.standardize_dtype(dtype)
-    fill_value = host_array(fill_value, name) if isinstance(fill_value, (int, float, bool, np.generic)) else _e.cast(fill_value, name)
+    plain = isinstance(fill_value, (int, float, bool, np.generic))
+    fill_value = host_array(fill_value, name) if plain else _e.cast(fill_value, name)
     return all_ops["broadcast_to_shape"](fill_value, shape=_sizes(shape))
 
 
@@ -183,6 +185,15 @@ def as_tensor(x: Spec) -> Spec:
     return Spec(x.shape, x.dtype)
 
 
+@op(family="elementwise")
+def drop_mask(x: Spec) -> Spec:
+    """The value itself, without the mask that travels with it."""
+    result = as_tensor(x)
+    if isinstance(result, Spec):
+        result.mask = None
+    return result
+
+
 def convert_to_tensor(x: Any, dtype: Any = None, sparse: bool | None = None, ragged: bool | None = None) -> Any:
     """A value as an array of the engine in force.
 
@@ -198,8 +209,6 @@ def convert_to_tensor(x: Any, dtype: Any = None, sparse: bool | None = None, rag
         UnsupportedError: if sparse or ragged values are asked for.
     """
     if sparse or ragged:
-        from cornu.core.errors import UnsupportedError
-
         raise UnsupportedError("sparse and ragged tensors", "a dense array", "pad the rows and use a mask")
     if interpreter_of(x) is None and not context.is_abstract():
         x = host_array(x, None if dtype is None else dtypes.standardize_dtype(dtype))
@@ -222,8 +231,6 @@ def convert_to_numpy(x: Any) -> np.ndarray:
     Returns:
         a NumPy array of the same shape and dtype.
     """
-    from cornu.core.variable import Variable
-
     if isinstance(x, Variable):
         return x.numpy()
     owner = interpreter_of(x)
@@ -253,6 +260,4 @@ def shape(x: Any) -> tuple[Size, ...]:
 
 def dtype(x: Any) -> str:
     """The name of an array's dtype."""
-    from cornu.ops._declare import dtype_of
-
     return dtypes.promote(dtype_of(x))

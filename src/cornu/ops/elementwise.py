@@ -10,7 +10,7 @@ from cornu.ops.arithmetic import _whole
 
 __all__ = [
     "abs", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctanh", "bitwise_not", "cast", "ceil", "cos", "cosh",
-    "digamma", "drop_mask", "erf", "erfinv", "exp", "expm1", "floor", "isfinite", "isinf", "isnan", "lgamma", "log", "log1p",
+    "digamma", "erf", "erfinv", "exp", "expm1", "floor", "isfinite", "isinf", "isnan", "lgamma", "log", "log1p",
     "logical_not", "negative", "relu", "round_half_even", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt",
     "stop_gradient", "tan", "tanh", "where",
 ]  # fmt: skip
@@ -229,14 +229,3 @@ def where(condition: Spec, x1: Spec, x2: Spec) -> Spec:
         [1, 20]
     """
     return choose(cast_to(condition, dtype="bool"), x1, x2)
-
-
-@op(family="elementwise")
-def drop_mask(x: Spec) -> Spec:
-    """The value itself, without the mask that travels with it."""
-    from cornu.ops.creation import as_tensor
-
-    result = as_tensor(x)
-    if isinstance(result, Spec):
-        result.mask = None
-    return result

@@ -24,23 +24,6 @@ _slice = slice
 
 
 @primitive(family="indexing")
-def slice_static(x: Spec, starts=(), stops=(), steps=()) -> Spec:
-    """A box of elements: for each axis where it starts, where it stops, and a step above zero."""
-    sizes = []
-    for start, stop, step in zip(starts, stops, steps, strict=True):
-        sizes.append(stop - start if step == 1 else (stop - start + step - 1) // step)
-    return Spec(tuple(sizes), x.dtype)
-
-
-def strided_slice(x: Any, ranges: dict[int, tuple[Size, Size, int]]) -> Any:
-    """A box of elements, from `{axis: (start, stop, step)}`; other axes stay whole."""
-    sizes = shape_of(x)
-    rows = [ranges.get(i, (0, size, 1)) for i, size in enumerate(sizes)]
-    starts, stops, steps = zip(*rows, strict=True) if rows else ((), (), ())
-    return slice_static(x, starts=starts, stops=stops, steps=steps)
-
-
-@primitive(family="indexing")
 def dynamic_slice(x: Spec, starts: list[Spec], shape=()) -> Spec:
     """A box of the given shape that starts where scalars say; moved inwards where it would stick out."""
     return Spec(shape, x.dtype)
@@ -77,7 +60,7 @@ def slice(inputs: Spec, start_indices: list[Spec], shape=()) -> Spec:
         for size, start, want in zip(sizes, starts, _c._sizes(shape), strict=True)
     )
     if all(isinstance(start, (int, np.integer)) for start in starts):
-        return strided_slice(inputs, {i: (int(s), int(s) + b, 1) for i, (s, b) in enumerate(zip(starts, box, strict=True))})
+        return _m.strided_slice(inputs, {i: (int(s), int(s) + b, 1) for i, (s, b) in enumerate(zip(starts, box, strict=True))})
     return dynamic_slice(inputs, [_e.cast(start, "int32") for start in starts], shape=box)
 
 
@@ -312,7 +295,7 @@ def get_item(x: Spec, key) -> Spec:
             arrays.append((axis, k))
         axis += 1
     if ranges:
-        x = strided_slice(x, ranges)
+        x = _m.strided_slice(x, ranges)
     if flips:
         x = _m.flip(x, flips)
     return _with_new_axes(_by_arrays(x, arrays, dropped), keys, arrays, dropped, sizes)

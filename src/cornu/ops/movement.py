@@ -2,11 +2,14 @@
 
 from typing import Any
 
-from cornu.core.dims import Dim, Size, known
+import numpy as np
+
+from cornu.core.dims import Dim, Size, known, shape_text
 from cornu.core.errors import ArgumentError, ShapeError
 from cornu.core.spec import Spec
 from cornu.ops import creation as _c
-from cornu.ops._declare import op, primitive, shape_of
+from cornu.ops import elementwise as _e
+from cornu.ops._declare import all_ops, op, primitive, shape_of
 from cornu.ops._rules import axes_of, axis_of, product, require_equal
 
 __all__ = [
@@ -77,8 +80,6 @@ def full_shape(old: tuple[Size, ...], new: Any) -> tuple[Size, ...]:
 
 
 def _c_text(shape: Any) -> str:
-    from cornu.core.dims import shape_text
-
     return shape_text(tuple(shape))
 
 
@@ -168,6 +169,23 @@ def broadcast_to(x: Spec, shape=()) -> Spec:
     return _c.broadcast_to_shape(x, shape=_c._sizes(shape))
 
 
+@primitive(family="indexing")
+def slice_static(x: Spec, starts=(), stops=(), steps=()) -> Spec:
+    """A box of elements: for each axis where it starts, where it stops, and a step above zero."""
+    sizes = []
+    for start, stop, step in zip(starts, stops, steps, strict=True):
+        sizes.append(stop - start if step == 1 else (stop - start + step - 1) // step)
+    return Spec(tuple(sizes), x.dtype)
+
+
+def strided_slice(x: Any, ranges: dict[int, tuple[Size, Size, int]]) -> Any:
+    """A box of elements, from `{axis: (start, stop, step)}`; other axes stay whole."""
+    sizes = shape_of(x)
+    rows = [ranges.get(i, (0, size, 1)) for i, size in enumerate(sizes)]
+    starts, stops, steps = zip(*rows, strict=True) if rows else ((), (), ())
+    return slice_static(x, starts=starts, stops=stops, steps=steps)
+
+
 @primitive(promote=True, family="movement")
 def concatenate_all(xs: list[Spec], axis=0) -> Spec:
     """Arrays joined along one axis (`concatenate` with the axis counted from the front)."""
@@ -225,8 +243,6 @@ def stack(x: list[Spec], axis=0) -> Spec:
 @op(family="movement")
 def unstack(x: Spec, num=None, axis=0) -> list:
     """The parts of an array along one axis, as a list."""
-    from cornu.ops.indexing import strided_slice
-
     sizes = shape_of(x)
     at = axis_of(axis, len(sizes))
     count = sizes[at] if num is None else num
@@ -237,8 +253,6 @@ def unstack(x: Spec, num=None, axis=0) -> list:
 @op(family="movement")
 def split(x: Spec, indices_or_sections=1, axis=0) -> list:
     """The array cut along an axis: into equal sections (a number), or before the given indices (a list)."""
-    from cornu.ops.indexing import strided_slice
-
     sizes = shape_of(x)
     at = axis_of(axis, len(sizes))
     size = sizes[at]
@@ -288,9 +302,7 @@ def pad(x: Spec, pad_width=0, mode="constant", constant_values=None) -> Spec:
     widths = _pairs(pad_width, rank)
     if mode == "constant":
         value = 0 if constant_values is None else constant_values
-        from cornu.ops.elementwise import cast
-
-        return pad_constant(x, cast(value, _c.dtype(x)), widths=widths)
+        return pad_constant(x, _e.cast(value, _c.dtype(x)), widths=widths)
     if constant_values is not None:
         raise ArgumentError(f"pad got constant_values in mode {mode!r}", "mode='constant'")
     if mode not in ("reflect", "symmetric", "edge"):
@@ -301,8 +313,6 @@ def pad(x: Spec, pad_width=0, mode="constant", constant_values=None) -> Spec:
 
 
 def _mirrored(x: Any, axis: int, before: int, after: int, mode: str) -> Any:
-    from cornu.ops.indexing import strided_slice
-
     size = shape_of(x)[axis]
     skip = 1 if mode == "reflect" else 0
     if mode != "edge" and isinstance(size, int) and max(before, after) > size - skip:
@@ -353,13 +363,9 @@ def repeat(x: Spec, repeats=1, axis=None) -> Spec:
     sizes = shape_of(x)
     at = axis_of(axis, len(sizes))
     if not hasattr(repeats, "__index__") and not isinstance(repeats, Dim):
-        import numpy as np
-
-        from cornu.ops.indexing import take
-
         counts = np.asarray(repeats)
         if counts.size > 1:
-            return take(x, np.repeat(np.arange(counts.size), counts), axis=at)
+            return all_ops["take"](x, np.repeat(np.arange(counts.size), counts), axis=at)
         repeats = int(counts.reshape(()))
     apart = (*sizes[: at + 1], 1, *sizes[at + 1 :])
     wide = (*sizes[: at + 1], repeats, *sizes[at + 1 :])
@@ -370,8 +376,6 @@ def repeat(x: Spec, repeats=1, axis=None) -> Spec:
 @op(family="movement")
 def roll(x: Spec, shift=0, axis=None) -> Spec:
     """The elements moved along an axis (or axes), those that fall off coming in at the other end."""
-    from cornu.ops.indexing import strided_slice
-
     if axis is None:
         return reshape_to(roll(ravel(x), shift, 0), shape=shape_of(x))
     shifts = [shift] if hasattr(shift, "__index__") else list(shift)

@@ -22,8 +22,9 @@ from cornu.ops._rules import axes_of, axis_of, product
 __all__ = [
     "absolute", "allclose", "amax", "amin", "append", "array", "array_split", "associative_scan", "average", "bincount",
     "bitwise_invert", "bitwise_left_shift", "bitwise_right_shift", "cbrt", "cdist", "clip", "copy", "cross", "deg2rad",
-    "diag", "diagflat", "diagonal", "diff", "digitize", "divide_no_nan", "dsplit", "dstack", "empty", "empty_like", "erfc",
-    "exp2", "fabs", "fliplr", "flipud", "fmax", "fmin", "fmod", "heaviside", "hsplit", "hstack", "hypot", "identity",
+    "diag", "diagflat", "diagonal", "diff", "digitize", "divide_no_nan", "dsplit", "dstack", "empty", "empty_like",
+    "erfc", "exp2", "fabs", "fliplr", "flipud", "fmax", "fmin", "fmod", "heaviside", "hsplit", "hstack", "hypot",
+    "identity",
     "in_top_k", "isclose", "isin", "isneginf", "isposinf", "kron", "ldexp", "log10", "log2", "logaddexp", "logaddexp2",
     "logspace", "median", "meshgrid", "nan_to_num", "nanmax", "nanmean", "nanmin", "nanprod", "nanstd", "nansum",
     "nanvar", "ndim", "nonzero", "norm", "percentile", "ptp", "quantile", "rad2deg", "reciprocal", "rot90", "round",
@@ -739,8 +740,8 @@ def norm(x: Spec, ord=None, axis=None, keepdims=False) -> Spec:
 
     Args:
         x: array.
-        ord: for vectors (one axis): `None` or 2 (Euclid's), 1, `inf`, `-inf`, 0 (how many are not 0), or any number; for
-            matrices (two axes): `None` or `"fro"`, 1, -1, `inf`, `-inf`.
+        ord: for vectors (one axis): `None` or 2 (Euclid's), 1, `inf`, `-inf`, 0 (how many are not 0), or any number;
+            for matrices (two axes): `None` or `"fro"`, 1, -1, `inf`, `-inf`.
         axis: one axis, or a pair; `None` for all of a vector or matrix, and for any array if `ord` is `None`.
         keepdims: whether reduced axes stay, with size 1.
 
@@ -773,7 +774,9 @@ def norm(x: Spec, ord=None, axis=None, keepdims=False) -> Spec:
         found = reduce(_r.sum(_e.abs(x), axis=along, keepdims=True), axis=over, keepdims=True)
         return found if keepdims else _m.squeeze(found, axes)
     if ord in (2, -2, "nuc"):
-        raise UnsupportedError(f"norm of matrices with ord={ord!r}, which needs singular values", "'fro', 1, -1, inf, -inf")
+        raise UnsupportedError(
+            f"norm of matrices with ord={ord!r}, which needs singular values", "'fro', 1, -1, inf, -inf"
+        )
     raise ArgumentError(f"norm of matrices with ord={ord!r}", "None, 'fro', 1, -1, inf or -inf")
 
 
@@ -964,7 +967,9 @@ def array_split(x: Spec, indices_or_sections=1, axis=0) -> list:
         return _m.split(x, indices_or_sections, axis=axis)
     size, parts = shape_of(x)[axis_of(axis, len(shape_of(x)))], int(indices_or_sections)
     if isinstance(size, Dim):
-        raise UnsupportedError("array_split of an axis of unknown size", "a known size", "ops.split cuts into equal parts")
+        raise UnsupportedError(
+            "array_split of an axis of unknown size", "a known size", "ops.split cuts into equal parts"
+        )
     if parts < 1:
         raise ArgumentError(f"array_split into {parts} sections", "at least one")
     each, more = divmod(size, parts)
@@ -1057,7 +1062,9 @@ def grid_of(xs: list[Spec], indexing="xy") -> list:
     sizes = [shape_of(v)[0] for v in vectors]
     grid = tuple(sizes[i] for i in order)
     lines = [tuple(sizes[i] if i == n else 1 for i in order) for n in range(len(vectors))]
-    return [_c.broadcast_to_shape(_m.reshape_to(v, shape=line), shape=grid) for v, line in zip(vectors, lines, strict=True)]
+    return [
+        _c.broadcast_to_shape(_m.reshape_to(v, shape=line), shape=grid) for v, line in zip(vectors, lines, strict=True)
+    ]
 
 
 # ---------------------------------------------------------------- counting, segments, places
@@ -1094,8 +1101,9 @@ def bincount(x: Any, weights: Any = None, minlength: int = 0, sparse: bool = Fal
         sparse: must be false.
 
     Returns:
-        counts (int32, or the weights' dtype), `(length,)` or `(batch, length)`. The length reaches to the largest number
-        in `x`; where the numbers cannot be seen (in a graph or a compiled function) it is `minlength`, and larger numbers are not counted.
+        counts (int32, or the weights' dtype), `(length,)` or `(batch, length)`. The length reaches to the largest
+        number in `x`; where the numbers cannot be seen (in a graph or a compiled function) it is `minlength`, and
+        larger numbers are not counted.
 
     Raises:
         UnsupportedError: if the numbers cannot be seen and `minlength` is not given.
@@ -1110,7 +1118,9 @@ def bincount(x: Any, weights: Any = None, minlength: int = 0, sparse: bool = Fal
         length = builtins.max(length, int(seen.max()) + 1 if seen.size else 0)
     elif not length:
         raise UnsupportedError(
-            "bincount of numbers that are not known yet", "minlength", "bincount(x, minlength=...) gives the result a size"
+            "bincount of numbers that are not known yet",
+            "minlength",
+            "bincount(x, minlength=...) gives the result a size",
         )
     return bincount_of(x, weights, length=length)
 
@@ -1298,7 +1308,9 @@ def logspace(
         array `(num,)`, or with one more axis than the exponents.
     """
     wanted = dtypes.standardize_dtype(dtype)
-    powers = _c.linspace(start, stop, num, endpoint=endpoint, dtype=wanted if wanted in dtypes.FLOATS else None, axis=axis)
+    powers = _c.linspace(
+        start, stop, num, endpoint=endpoint, dtype=wanted if wanted in dtypes.FLOATS else None, axis=axis
+    )
     return _e.cast(_a.power(base, powers), wanted)
 
 
@@ -1363,7 +1375,7 @@ def associative_scan(f: Callable[[Any, Any], Any], elems: Any, reverse: bool = F
         raise ShapeError("associative_scan got arrays of different sizes along the axis", f"size {count} for all")
 
     def cut(values: list[Any], start: int, stop: int, step: int = 1) -> list[Any]:
-        return [_i.strided_slice(v, {at: (start, builtins.max(stop, start), step)}) for v in values]
+        return [_m.strided_slice(v, {at: (start, builtins.max(stop, start), step)}) for v in values]
 
     def combine(first: list[Any], second: list[Any]) -> list[Any]:
         return tree.leaves(f(tree.pack(elems, first), tree.pack(elems, second)))
@@ -1385,9 +1397,9 @@ def associative_scan(f: Callable[[Any, Any], Any], elems: Any, reverse: bool = F
 def _woven(even: Any, odd: Any, axis: int, count: int) -> Any:
     """Two arrays element by element in turn along an axis."""
     half = count // 2
-    head = _i.strided_slice(even, {axis: (0, half, 1)})
+    head = _m.strided_slice(even, {axis: (0, half, 1)})
     sizes = shape_of(odd)
     joined = _m.reshape_to(_m.stack([head, odd], axis=axis + 1), shape=(*sizes[:axis], 2 * half, *sizes[axis + 1 :]))
     if count % 2 == 0:
         return joined
-    return _m.concatenate([joined, _i.strided_slice(even, {axis: (half, half + 1, 1)})], axis=axis)
+    return _m.concatenate([joined, _m.strided_slice(even, {axis: (half, half + 1, 1)})], axis=axis)

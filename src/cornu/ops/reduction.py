@@ -3,13 +3,15 @@
 from typing import Any
 
 from cornu.core import dtypes
-from cornu.core.errors import ArgumentError
 from cornu.core.dims import Dim
+from cornu.core.errors import ArgumentError
 from cornu.core.spec import Spec
+from cornu.ops import arithmetic as _a
+from cornu.ops import creation as _c
+from cornu.ops import elementwise as _e
+from cornu.ops import movement as _m
 from cornu.ops._declare import Op, op, primitive, shape_of, to_float
 from cornu.ops._rules import axes_of, axis_of, product
-from cornu.ops import arithmetic as _a
-from cornu.ops import elementwise as _e
 
 __all__ = [
     "all", "any", "argmax", "argmin", "argsort", "count_nonzero", "cumprod", "cumsum", "cumulative_max", "cumulative_prod", "cumulative_sum", "logsumexp", "max",
@@ -105,11 +107,9 @@ def mean(x: Spec, axis=None, keepdims=False) -> Spec:
 
 def count(x: Any, axis: Any) -> Any:
     """How many elements a reduction over these axes takes together: a number, or an array where it is unknown."""
-    from cornu.ops.creation import size_array
-
     shape = shape_of(x)
     total = product(shape[a] for a in axes_of(axis, len(shape)))
-    return size_array(total) if isinstance(total, Dim) else total
+    return _c.size_array(total) if isinstance(total, Dim) else total
 
 
 @op(promote=True, result=to_float, family="reduction")
@@ -137,9 +137,7 @@ def logsumexp(x: Spec, axis=None, keepdims=False) -> Spec:
 
 
 def _squeezed(x: Any, axis: Any, keepdims: bool) -> Any:
-    from cornu.ops.movement import squeeze
-
-    return x if keepdims else squeeze(x, axis=axes_of(axis, len(shape_of(x))))
+    return x if keepdims else _m.squeeze(x, axis=axes_of(axis, len(shape_of(x))))
 
 
 @op(family="reduction")
@@ -206,9 +204,7 @@ def cumulative_max(x): ...
 
 
 def _flat_first(x: Any, axis: int | None) -> tuple[Any, int]:
-    from cornu.ops.movement import reshape
-
-    return (reshape(x, (-1,)), 0) if axis is None else (x, axis)
+    return (_m.reshape(x, (-1,)), 0) if axis is None else (x, axis)
 
 
 @op(family="cumulative")

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -309,8 +310,6 @@ def _read_into(model: Any, file: Any, name: str, skip_mismatch: bool = False) ->
     for item, store in ready:
         item.load_own_variables(store)
     if skipped:
-        import warnings
-
         warnings.warn(f"load_weights left as they are: {', '.join(skipped)}", CornuWarning, stacklevel=4)
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from cornu import ops
 from cornu.core.errors import SavingError
 from cornu.core.family import deserialize_object, serialize_object
 from cornu.layers._names import snake_case
@@ -57,9 +58,7 @@ def op_config(op: Op, name: str, static: dict[str, Any]) -> dict[str, Any]:
 
 def _is_keras_numpy(op: Op) -> bool:
     """Whether an op's module is one whose public names are Keras's (internal primitives are not)."""
-    import cornu.ops
-
-    return op.name in cornu.ops.__all__ and op.name != "drop_mask"
+    return op.name in ops.__all__ and op.name != "drop_mask"
 
 
 def arguments_of(op: Op, arguments: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:

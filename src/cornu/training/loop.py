@@ -35,6 +35,9 @@ class Logs(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._values)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
+
     def read(self) -> dict[str, Any]:
         """All values as a plain dict."""
         return {name: scalar(value) for name, value in self._values.items()}

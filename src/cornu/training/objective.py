@@ -9,6 +9,7 @@ from cornu.core.errors import ArgumentError, BindingError, near_miss
 from cornu.graph import masks
 from cornu.ops import arithmetic as _a
 from cornu.ops import elementwise as _e
+from cornu.ops import movement as _m
 from cornu.ops._declare import shape_of
 
 __all__ = ["Objective", "flat_names"]
@@ -222,10 +223,8 @@ def _masked(weight: Any, output: Any) -> Any:
     mask = _e.cast(mask, "float32")
     if weight is None:
         return mask
-    from cornu.ops.movement import expand_dims
-
     while len(shape_of(weight)) < len(shape_of(mask)):
-        weight = expand_dims(weight, -1)
+        weight = _m.expand_dims(weight, -1)
     return _a.multiply(weight, mask)
 
 

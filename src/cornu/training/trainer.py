@@ -5,13 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from cornu import optimizers
+from cornu import optimizers, random
 from cornu.autodiff import value_and_grad
+from cornu.callbacks import CallbackList
 from cornu.core import context, tree
 from cornu.core.errors import ArgumentError, BuildError, CornuError, DataError
 from cornu.core.variable import Variable, read_all
 from cornu.engines import registry as engines
 from cornu.graph import masks
+from cornu.layers._tracking import children
 from cornu.layers.base import Layer, structure_version
 from cornu.metrics import Metric
 from cornu.ops import arithmetic as _a
@@ -215,10 +217,12 @@ class Trainer:
                 self._objective.update(y, y_pred, sample_weight)
         return self.get_metrics_result()
 
+    def _known_output_names(self) -> list[str] | None:
+        return self.output_names if getattr(self, "_function", None) is not None else None  # type: ignore[attr-defined]
+
     def _bind_objective(self, y: Any, y_pred: Any) -> None:
         if not self._objective.built:
-            names = self.output_names if getattr(self, "_function", None) is not None else None  # type: ignore[attr-defined]
-            self._objective.build(y, y_pred, names)
+            self._objective.build(y, y_pred, self._known_output_names())
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step of training: forward, loss, gradient, update, metrics.
@@ -386,19 +390,16 @@ class Trainer:
             DataError: if the data does not fit or runs dry.
             NonFiniteError: if the loss or a weight leaves the finite numbers; the last good weights are kept.
         """
-        from cornu import random
-        from cornu.callbacks import CallbackList
-
         self._need_compiled("fit")
         chosen = self._engine(engine)
         seed = random.global_seed() if seed is None else int(seed)
         source = as_source(
             x, y, sample_weight, batch_size=batch_size, steps=steps_per_epoch, shuffle=shuffle, seed=seed,
-            class_weight=class_weight, what="fit",
+            class_weight=class_weight, what="fit", output_names=self._known_output_names(),
         )  # fmt: skip
         validation: Source | None = None
         if validation_split:
-            source, validation = source.split(validation_split)
+            source, validation = source.split(validation_split, validation_batch_size, validation_steps)
         if validation_data is not None:
             size = validation_batch_size or batch_size
             validation = _validation_source(validation_data, size, validation_steps)
@@ -408,7 +409,7 @@ class Trainer:
         steps = steps_per_epoch or source.num_batches
         hooks = CallbackList(
             callbacks, model=self, add_history=True, add_progbar=verbose != 0, verbose=1 if verbose == "auto" else verbose,
-            epochs=epochs, steps=steps,
+            epochs=epochs, steps=steps, validation_freq=None if validation is None else validation_freq,
         )  # fmt: skip
         with state.held():
             runner = Runner(self, chosen, state)
@@ -466,8 +467,6 @@ class Trainer:
         Returns:
             a number, a list in the order of `metrics_names`, or a dict if `return_dict`.
         """
-        from cornu.callbacks import CallbackList
-
         self._need_compiled("evaluate")
         chosen = self._engine(engine)
         source = as_source(x, y, sample_weight, batch_size=batch_size, steps=steps, shuffle=False, what="evaluate")
@@ -508,8 +507,6 @@ class Trainer:
         Returns:
             arrays `(rows, ...)` in the structure of the outputs.
         """
-        from cornu.callbacks import CallbackList
-
         chosen = self._engine(engine)
         source = as_source(x, batch_size=batch_size, steps=steps, shuffle=False, what="predict")
         if not self.built or not self.variables:  # type: ignore[attr-defined]
@@ -587,8 +584,9 @@ class Trainer:
     def _one_batch(self, x: Any, y: Any, sample_weight: Any, class_weight: Any, what: str) -> Any:
         rows = max((shape_of(leaf)[0] for leaf in tree.leaves(x) if leaf is not None and shape_of(leaf)), default=1)
         source = as_source(
-            x, y, sample_weight, batch_size=max(rows, 1), shuffle=False, class_weight=class_weight, what=what
-        )
+            x, y, sample_weight, batch_size=max(rows, 1), shuffle=False, class_weight=class_weight, what=what,
+            output_names=self._known_output_names(),
+        )  # fmt: skip
         return source.peek()
 
 
@@ -619,8 +617,6 @@ def _validation_source(data: Any, batch_size: int | None, steps: int | None) -> 
 
 
 def _metrics_of(layer: Layer) -> list[Metric]:
-    from cornu.layers._tracking import children
-
     own = children(layer, (Layer, Metric, Objective), lambda name: name in ("_objective", "_cache", "_compile_arguments", "history"))
     return [item for item in own if isinstance(item, Metric)]
 

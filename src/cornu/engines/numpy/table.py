@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from cornu.core import dtypes
 import cornu.engines.numpy.windows as windows
+from cornu.core import dtypes
 from cornu.engines.numpy import special
 from cornu.ops import control
 

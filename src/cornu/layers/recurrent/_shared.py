@@ -1,8 +1,8 @@
 """What layers over time share: building a layer inside another, copying one, and a loop that loses nothing.
 
 A step that calls a layer may do more than give a result: the layer may assign its variables (moving averages, a
-generator's state), add to the loss, or draw random numbers. `walk` makes all of that part of the loop's state, so that a loop
-that an engine compiles, a loop in Python and a tape's loop do the same.
+generator's state), add to the loss, or draw random numbers. `walk` makes all of that part of the loop's state, so that
+a loop that an engine compiles, a loop in Python and a tape's loop do the same.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ def build_inside(owner: Layer, layer: Any, shape: Any) -> None:
 
 
 def fresh(value: Any) -> Any:
-    """A value of a config with every layer, cell and initializer in it made anew, so that two objects share no weights."""
+    """A value of a config with every layer, cell and initializer in it made anew, so that no weights are shared."""
     if isinstance(value, (Layer, Initializer)):
         return type(value).from_config({key: fresh(part) for key, part in value.get_config().items()})
     if isinstance(value, (list, tuple, dict)):

@@ -1,4 +1,4 @@
-"""`Functional`: a model that is a graph, and its config in Keras's form."""
+"""The config of a graph, in Keras's form: its layers and op nodes, each with the calls it makes."""
 
 from typing import Any
 
@@ -8,29 +8,13 @@ from cornu.core.family import deserialize_object, serialize_object
 from cornu.graph.symbolic import Node, SymbolicTensor
 from cornu.layers.base import Layer
 from cornu.layers.input_layer import InputLayer
-from cornu.models.model import Model
 from cornu.saving.op_names import arguments_of, is_op_config, op_config, op_of
 
-__all__ = ["Functional", "functional_config", "functional_from_config"]
+__all__ = ["functional_config", "functional_from_config"]
 
 
-class Functional(Model):
-    """A model made from symbolic inputs and outputs; `Model(inputs, outputs)` makes one.
 
-    Args:
-        inputs: a structure of symbolic tensors.
-        outputs: a structure of symbolic tensors.
-        name: the model's name.
-    """
-
-    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
-        super().__init__(inputs, outputs, name=name, **kwargs)
-
-
-# ---------------------------------------------------------------- config, in Keras's form
-
-
-def functional_config(model: Model) -> dict[str, Any]:
+def functional_config(model: Any) -> dict[str, Any]:
     """The graph of a model as Keras writes it: its layers and op nodes, each with the calls it makes."""
     function = model._graph("config")
     plan = function.plan
@@ -50,7 +34,7 @@ def functional_config(model: Model) -> dict[str, Any]:
     def outside(tensor: SymbolicTensor) -> list[Any]:
         # Keras counts the calls of a nested Functional from 1 here, and from 0 in the nodes.
         name, index, which = history(tensor)
-        nested = isinstance(tensor.node.operation, Functional)
+        nested = _is_functional(tensor.node.operation)
         return [name, index + 1 if nested else index, which]
 
     layers = []
@@ -72,6 +56,11 @@ def functional_config(model: Model) -> dict[str, Any]:
         "input_layers": tree.map_structure(outside, function.inputs),
         "output_layers": tree.map_structure(outside, function.outputs),
     }
+
+
+def _is_functional(operation: Any) -> bool:
+    """Whether Keras counts an operation's calls from 1: a nested Functional, but not a Sequential."""
+    return getattr(operation, "is_functional", False)
 
 
 def _unique_names(operations: list[Any]) -> dict[int, str]:
@@ -138,7 +127,7 @@ def functional_from_config(cls: type, given: dict[str, Any]) -> Any:
 
     def find(place: list[Any]) -> SymbolicTensor:
         name, index, which = place
-        if isinstance(made.get(name), Functional):
+        if _is_functional(made.get(name)):
             index -= 1
         node = tensors.get((name, index))
         if node is None:
@@ -147,8 +136,7 @@ def functional_from_config(cls: type, given: dict[str, Any]) -> Any:
 
     inputs = _places(given["input_layers"], find)
     outputs = _places(given["output_layers"], find)
-    target = Functional if cls is Model else cls
-    result = target(inputs, outputs, name=given.get("name"))
+    result = cls(inputs, outputs, name=given.get("name"))
     if given.get("trainable") is False:
         result.trainable = False
     return result

@@ -5,8 +5,8 @@ import io
 import pytest
 
 from cornu.core.errors import ArgumentError
-from cornu.training import progress as module
-from cornu.training.progress import Progress, say
+from cornu.callbacks import progress as module
+from cornu.callbacks.progress import Progress, say
 
 
 class Terminal(io.StringIO):
@@ -63,7 +63,9 @@ def run(stream, verbose="auto", total=120, steps=120, epochs=10, epoch=2, second
 LINE = "Epoch 3/10  120/120 steps  1.2s  10ms/step  accuracy 0.95  loss 0.12  val_loss 0.2\n"
 
 
-@pytest.mark.parametrize(("stream", "verbose"), [(io.StringIO, "auto"), (io.StringIO, 1), (io.StringIO, 2), (Terminal, 2)])
+@pytest.mark.parametrize(
+    ("stream", "verbose"), [(io.StringIO, "auto"), (io.StringIO, 1), (io.StringIO, 2), (Terminal, 2)]
+)
 def test_one_plain_line_per_epoch(stream, verbose):
     assert run(stream(), verbose) == LINE
     assert Logs.reads == 0

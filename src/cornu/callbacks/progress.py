@@ -176,6 +176,7 @@ class Progress:
             if part and len(line) + len(part) + 2 <= room:
                 line += ("  " if line else "") + part
             elif part:
+                line = line or part[:room]
                 break
         line = _shown(line, self.stream)
         self._write("\r" + line + " " * (self._drawn - len(line)))
