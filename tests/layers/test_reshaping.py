@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from test_conv import same_gradients, twin
+from test_core import same_gradients, twin
 
 import cornu
 from cornu import ops

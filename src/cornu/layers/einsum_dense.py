@@ -29,6 +29,7 @@ class EinsumDense(Layer):
         bias_regularizer: penalty on the bias.
         kernel_constraint: what the kernel is kept to.
         bias_constraint: what the bias is kept to.
+        activity_regularizer: penalty on the output.
 
     Raises:
         ArgumentError: if the equation has another form, or `output_shape` or `bias_axes` do not fit it.
@@ -53,9 +54,11 @@ class EinsumDense(Layer):
         bias_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
+        *,
+        activity_regularizer: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         self.equation = equation
         self.output_shape = (output_shape,) if hasattr(output_shape, "__index__") else tuple(output_shape)
         self.activation = activations.get(activation)

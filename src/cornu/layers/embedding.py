@@ -26,6 +26,7 @@ class Embedding(Layer):
         mask_zero: whether 0 stands for padding: then the output has a mask that is false there.
         weights: the rows' first values, an array `(input_dim, output_dim)` (or a list of that one), instead of drawn
             ones.
+        activity_regularizer: penalty on the output.
 
     Input: whole numbers `(batch, ...)` from 0 to `input_dim - 1` (floats lose their fraction). Output
     `(batch, ..., output_dim)`. A number outside these limits gives a row of NaN, on every engine, and never the row of
@@ -46,11 +47,13 @@ class Embedding(Layer):
         embeddings_constraint: Any = None,
         mask_zero: bool = False,
         weights: Any = None,
+        *,
+        activity_regularizer: Any = None,
         **kwargs: Any,
     ) -> None:
         if kwargs.pop("input_length", None) is not None:
             warnings.warn("Embedding does not need `input_length`; leave it out", CornuWarning, stacklevel=3)
-        super().__init__(**kwargs)
+        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         POSITIVE.check("Embedding", "input_dim", input_dim)
         POSITIVE.check("Embedding", "output_dim", output_dim)
         self.input_dim = int(input_dim)
