@@ -65,15 +65,22 @@ def twin(module, name, shape, arguments, dtype="float32", checked=True):
     return ours, theirs, x
 
 
-def run(layer, x):
-    """A layer's output, compiled where the engine compiles."""
-    return jax.jit(layer)(x) if context.engine_in_force().name == "jax" else layer(x)
+def run(function, *args):
+    """A function's result, compiled where the engine compiles."""
+    return jax.jit(function)(*args) if context.engine_in_force().name == "jax" else function(*args)
 
 
 def same_gradients(ours, theirs, x, **kwargs):
     """The gradients of a function of the output agree, for the input and all trainable weights."""
     value = cornu.Variable(x)
-    _, mine = value_and_grad(lambda: ops.sum(ops.sin(ours(value, **kwargs))), [value, *ours.trainable_variables])()
+    watched = [value, *ours.trainable_variables]
+    slopes = value_and_grad(lambda: ops.sum(ops.sin(ours(value, **kwargs))), watched)
+
+    def bound(values):
+        with context.bind([*watched, *ours.non_trainable_variables], values):
+            return slopes()[1]
+
+    mine = run(bound, [v.value for v in (*watched, *ours.non_trainable_variables)])
     rest = [v.value for v in theirs.non_trainable_variables]
 
     def loss(x, weights):

@@ -151,6 +151,8 @@ def _enrolled(config: dict[str, Any]) -> Any:
         found = registry.find(str(key)) if key else None
         if found is not None:
             return found
+    if config.get("class_name") == "function":
+        return registry.function_beside(str(config.get("module")), str(name))
     return None
 
 
@@ -317,6 +319,12 @@ def serialize_object(value: Any) -> Any:
             raise SavingError(f"{value!r} has no name", "a function with a name", "write it with def and register it")
         if value.__module__.startswith("cornu."):
             return value.__name__
+        if not registry.can_be_found(value) or not registry.is_found_as(value):
+            raise SavingError(
+                f"the function {value.__qualname__!r} of module {value.__module__} could not be found again by a file that names it",
+                "a function at the top level of a module that defines a layer (or another class of yours) too",
+                "move it there, or register it: @cornu.saving.register_keras_serializable()",
+            )
         return {
             "module": value.__module__,
             "class_name": "function",

@@ -1,23 +1,28 @@
 """Names of classes in files, and the classes they stand for. A name is a key, never an import."""
 
+import sys
+import types
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from cornu.core.errors import SavingError, near_miss
 
-__all__ = ["enrol", "find", "get_registered_name", "get_registered_object", "register", "registered_name"]
+__all__ = ["enrol", "find", "function_beside", "get_registered_name", "get_registered_object", "register", "registered_name"]
 
 T = TypeVar("T")
 _by_name: dict[str, Any] = {}
 _name_of: dict[Any, str] = {}
 
 
+# Modules in which somebody has defined a class that is enrolled.
+_modules: set[str] = set()
 # class name -> the classes of that name, by `module>qualified name`
 _by_class_name: dict[str, dict[str, type]] = {}
 
 
 def enrol(cls: type) -> None:
     """Enter a class under `module>Name`; called for every Configurable when its class statement runs."""
+    _modules.add(cls.__module__)
     if "<locals>" not in cls.__qualname__:
         key = f"{cls.__module__}>{cls.__qualname__}"
         _by_name[key] = cls
@@ -79,6 +84,18 @@ def find(name: str, custom_objects: dict[str, Any] | None = None) -> Any | None:
     # A class that has moved (from `__main__` into a module, say) is found by its own name if only one has it.
     same = list(_by_class_name.get(short.rpartition(".")[2], {}).values())
     return same[0] if len(same) == 1 else None
+
+
+def function_beside(module: str, name: str) -> Any | None:
+    """A function by name, if it is defined at the top level of a module that defines an enrolled class too.
+
+    So a layer's own helper functions need no decorator. Nothing is imported, and what a module has only imported does not count.
+    """
+    if module not in _modules or module.partition(".")[0] == "cornu" or module not in sys.modules:
+        return None
+    found = vars(sys.modules[module]).get(name)
+    own = isinstance(found, types.FunctionType) and found.__module__ == module and found.__qualname__ == name
+    return found if own else None
 
 
 def suggestion(name: str) -> str:

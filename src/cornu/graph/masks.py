@@ -11,12 +11,14 @@ import weakref
 from contextvars import ContextVar
 from typing import Any
 
+from cornu.core import context, tree
+from cornu.core.errors import CornuError
 from cornu.core.spec import Spec
 from cornu.ops import _declare
-from cornu.ops._declare import Op, operator
+from cornu.ops._declare import Op, dtype_of, interpreter_of, op, operator, shape_of
 from cornu.ops._rules import axes_of
 
-__all__ = ["Tag", "carries", "combined", "mask_of", "set_mask"]
+__all__ = ["Tag", "carried_mask", "carries", "combined", "mask_of", "set_mask"]
 
 
 class Tag:
@@ -44,7 +46,7 @@ def combined(sources: tuple[Any, ...]) -> Any:
 
 
 # Engine values that have a mask: id -> (the value, held weakly if it can be, and its mask).
-_table: dict[int, tuple[Any, Any]] = {}
+_table: dict[int, tuple[Any, Any]] = _declare.value_masks
 # Values that cannot be held weakly, kept until the outermost layer call ends.
 _kept: ContextVar[list[Any] | None] = ContextVar("cornu_masks", default=None)
 
@@ -82,6 +84,12 @@ def set_mask(value: Any, mask: Any) -> None:
             return
         kept.append(key)
     _table[key] = (reference, mask)
+
+
+@op
+def carried_mask(x: Spec) -> Any:
+    """The mask that a value carries as the model runs."""
+    return mask_of(x)
 
 
 def forget(keys: list[int]) -> None:
@@ -162,3 +170,40 @@ def _watch(op: Op, arrays: dict[str, Any], static: dict[str, Any], result: Any) 
 
 
 _declare.abstract_watcher[0] = _watch
+
+# Whether masks of values stay where they are for now.
+_quiet: ContextVar[bool] = ContextVar("cornu_masks_quiet", default=False)
+
+
+def _carry(op: Op, arrays: dict[str, Any], static: dict[str, Any], result: Any) -> Any:
+    """Let the masks of values travel through an op as they do through its Specs."""
+    if op.family == "control" or _quiet.get():
+        return result
+    if not any(id(leaf) in _table for leaf in tree.leaves(list(arrays.values()))):
+        return result
+    token = _quiet.set(True)
+    try:
+        if op.name == "drop_mask":  # another object, for the old one keeps its mask
+            return operator("choose")(True, result, result) if id(result) in _table else result
+        with context.abstract():
+            specs = op(**tree.map_structure(_tagged, arrays), **static)
+        for part, spec in zip(tree.leaves(result), tree.leaves(specs), strict=True):
+            tag = getattr(spec, "mask", None)
+            if tag is not None and tag.lost is None and id(part) not in _table:
+                set_mask(part, combined(tag.sources))
+    except (CornuError, TypeError, ValueError):
+        return result  # the op looks at values, so nothing is known of its positions
+    finally:
+        _quiet.reset(token)
+    return result
+
+
+def _tagged(value: Any) -> Any:
+    """A value's Spec, with its mask as the tag's source; host data as it is."""
+    if interpreter_of(value) is None:
+        return value
+    found = _table.get(id(value))
+    return Spec(shape_of(value), dtype_of(value), None if found is None else Tag((found[1],)))
+
+
+_declare.mask_carrier[0] = _carry

@@ -33,7 +33,8 @@ def layer_key(layer: Any, seed: int) -> Any:
     """The key of a layer's next draw.
 
     Args:
-        layer: the layer that draws; its path tells it from others.
+        layer: the layer that draws. Its place among those that draw in the outermost call tells it from others of the same seed;
+            names do not count, since automatic ones differ when the same program makes a model twice.
         seed: the layer's seed.
 
     Returns:
@@ -41,9 +42,9 @@ def layer_key(layer: Any, seed: int) -> Any:
     """
     call = call_in_force()
     draws = call.root.draws if call is not None else {}
-    draw = draws.get(id(layer), 0)
-    draws[id(layer)] = draw + 1
-    salt = (zlib.crc32(layer.path.encode()) + 0x9E3779B9 * draw) & 0xFFFFFFFF
+    place, draw = draws.get(id(layer), (len(draws), 0))
+    draws[id(layer)] = place, draw + 1
+    salt = (zlib.crc32(place.to_bytes(4, "little")) + 0x9E3779B9 * draw) & 0xFFFFFFFF
     step = _clock.get()
     if step is None:  # outside a step each call draws anew
         count = vars(layer).get("_eager_draws", 0)

@@ -12,14 +12,14 @@ class Root:
     Attributes:
         called: for each layer being called for the first time, the layers it called.
         kept: masks of values that cannot be held weakly.
-        draws: how often each layer has drawn random numbers in this call.
+        draws: for each layer that has drawn random numbers in this call, by id: its place among them, and how often it drew.
     """
 
     __slots__ = ("draws", "kept")
 
     def __init__(self) -> None:
         self.kept: list[int] = []
-        self.draws: dict[int, int] = {}
+        self.draws: dict[int, tuple[int, int]] = {}
 
 
 class Call:

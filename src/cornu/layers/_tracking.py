@@ -40,6 +40,7 @@ def _parts(holder: Any) -> Iterator[Any]:
     elif isinstance(holder, types.MethodType):
         yield holder.__self__
     elif isinstance(holder, types.FunctionType):
+        yield from (*(holder.__defaults__ or ()), *(holder.__kwdefaults__ or {}).values())
         for cell in holder.__closure__ or ():
             try:
                 yield cell.cell_contents

@@ -11,6 +11,7 @@ A subclass writes `__init__` (if it has arguments) and `call`; `build` if it wan
 On symbolic tensors the same steps run on Specs, and the call is recorded as a node.
 """
 
+import functools
 import inspect
 import warnings
 from collections.abc import Callable
@@ -27,10 +28,12 @@ from cornu.core.errors import (
     BuildError,
     CornuError,
     DtypeError,
+    EngineError,
     MaskError,
     MaskWarning,
     ShapeError,
     UnsupportedError,
+    is_user_file,
     near_miss,
 )
 from cornu.core.spec import Spec
@@ -84,6 +87,22 @@ def signature_of(cls: type) -> _Signature:
     if found is None:
         found = _signatures[cls] = _Signature(cls.call)  # type: ignore[attr-defined]
     return found
+
+
+_KERAS_2 = ("name", "shape", "dtype", "initializer", "regularizer", "trainable", "constraint")
+
+
+def _also_in_keras_2_order(add_weight: Callable[..., Variable]) -> Callable[..., Variable]:
+    """`add_weight` that takes `("w", shape, dtype, initializer, ...)` too, as Keras 2 did."""
+
+    @functools.wraps(add_weight)
+    def add(self: Any, *args: Any, **kwargs: Any) -> Variable:
+        if args and isinstance(args[0], str):
+            kwargs = {**dict(zip(_KERAS_2, args, strict=False)), **kwargs}
+            args = ()
+        return add_weight(self, *args, **kwargs)
+
+    return add
 
 
 class Layer(config.Configurable):
@@ -160,7 +179,7 @@ class Layer(config.Configurable):
         own.setdefault("_own_frozen", [])
         own.setdefault("_in_call", {})
         own.setdefault("_call_losses", [])
-        own.setdefault("_checked", False)
+        own.setdefault("_known", {})
         own.setdefault("built", False)
         own.setdefault("_build_shapes", None)
         own["_name"] = name
@@ -207,6 +226,7 @@ class Layer(config.Configurable):
 
     # ------------------------------------------------ weights
 
+    @_also_in_keras_2_order
     def add_weight(
         self,
         shape: Any = None,
@@ -241,9 +261,6 @@ class Layer(config.Configurable):
             ShapeError: if a size is unknown.
             BuildError: if the name is taken by a weight of another shape.
         """
-        if isinstance(shape, str):  # Keras 2's order: add_weight(name, shape, ...)
-            shape, name = initializer, shape
-            initializer = None
         if overwrite_with_gradient:
             raise ArgumentError("add_weight got overwrite_with_gradient=True", "False")
         sizes = () if shape is None else (shape,) if isinstance(shape, (int, Dim)) else tuple(shape)
@@ -587,7 +604,7 @@ class Layer(config.Configurable):
                         kwargs = {**kwargs, "training": bool(training)}
                 elif "training" in kwargs and not signature.variadic:
                     kwargs = {key: value for key, value in kwargs.items() if key != "training"}
-                outputs = self.call(*args, **kwargs)
+                outputs = self._called(args, kwargs)
                 if self.activity_regularizer is not None:
                     for output in tree.leaves(outputs):
                         self.add_loss(self.activity_regularizer(output))
@@ -603,9 +620,42 @@ class Layer(config.Configurable):
                 masks.forget(call.root.kept)
         if parent is not None:
             parent.inner.append(self)
-        if not self._checked:
+        if call.inner:
             self._check_tracked(call)
         return outputs
+
+    def _called(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What `call` gives; where its functions do not know Specs, the shape that `compute_output_shape` gives."""
+        if not context.is_abstract():
+            return self.call(*args, **kwargs)
+        try:
+            return self.call(*args, **kwargs)
+        except (TypeError, AttributeError) as error:
+            if isinstance(error, CornuError):
+                raise
+            if type(self).compute_output_shape is not Layer.compute_output_shape:
+                return self._stated_output(args, kwargs)
+            if _raised_by_a_library(error):
+                raise EngineError(
+                    f"layer {self.name!r} ({type(self).__name__}) calls a function that cannot infer shapes: {type(error).__name__}: "
+                    f"{str(error).splitlines()[0][:200] if str(error) else ''}",
+                    "a call written with cornu.ops",
+                    "or say its shape: def compute_output_shape(self, input_shape)",
+                ) from error
+            raise
+
+    def _stated_output(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Specs of the shapes that the layer's own `compute_output_shape` gives."""
+        given = {k: v for k, v in self._by_name(args, kwargs).items() if not k.endswith("mask") and _is_structure_of_arrays(v)}
+        shapes = {name: tree.map_structure(lambda leaf: keras_shape(shape_of(leaf)), value) for name, value in given.items()}
+        parameters = list(inspect.signature(self.compute_output_shape).parameters)
+        if len(parameters) == 1:
+            shape = self.compute_output_shape(next(iter(shapes.values())))
+        else:
+            shape = self.compute_output_shape(**{p: shapes[p.removesuffix("_shape")] for p in parameters if p.removesuffix("_shape") in shapes})
+        known = [shape_of(leaf) for leaf in tree.leaves(given) if leaf is not None]
+        stated = shapes_to_specs(shape, self.compute_dtype)
+        return tree.map_structure(lambda spec: Spec(_with_sizes_of(spec.shape, known), spec.dtype), stated)
 
     def _scope_path(self) -> str:
         """The path that the names of layers inside begin with."""
@@ -717,19 +767,21 @@ class Layer(config.Configurable):
             current.reset(token)
 
     def _check_tracked(self, call: Call) -> None:
-        """Refuse a first call that used a layer which this one does not hold."""
-        vars(self)["_checked"] = True
-        if not call.inner:
+        """Refuse a call that used a layer which this one does not hold."""
+        known = self._known
+        if all(id(layer) in known for layer in call.inner) or self._graph_layers() is not None:
             return
-        held = {id(layer) for layer in self._flatten_layers()}
+        known.clear()
+        known.update((id(layer), layer) for layer in self._flatten_layers(include_self=False))
         for layer in call.inner:
-            if id(layer) not in held and layer.variables:
+            if id(layer) not in known and layer is not self and layer.variables:
                 raise BuildError(
                     f"layer {self.name!r} ({type(self).__name__}) calls layer {layer.name!r} ({type(layer).__name__}), which it does not hold: "
                     "its weights would be neither trained nor saved",
                     "layers made in __init__ or build and kept in an attribute (or a list, dict or object in one)",
                     f"keep it: self.{layer.name} = {type(layer).__name__}(...)",
                 )
+            known[id(layer)] = layer
 
     def _mask_outputs(self, signature: _Signature, args: Any, kwargs: Any, outputs: Any) -> None:
         """Let masks travel on with values (or with Specs, inside a call that is being recorded)."""
@@ -834,13 +886,35 @@ class Layer(config.Configurable):
         object.__setattr__(self, name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_calls": [], "_call_losses": []}
+        return {**self.__dict__, "_calls": [], "_call_losses": [], "_known": {}}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"
 
 
-_INTERNAL = {"_calls", "_call_losses", "_arguments", "_in_call", "_own_trainable", "_own_frozen", "_build_shapes", "input_spec"}
+def _raised_by_a_library(error: BaseException) -> bool:
+    """Whether an error comes from a library's code, neither the user's nor Cornu's."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    module = trace.tb_frame.f_globals.get("__name__", "").partition(".")[0]
+    return module != "cornu" and not is_user_file(trace.tb_frame.f_code.co_filename)
+
+
+def _with_sizes_of(stated: tuple[Any, ...], known: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """A stated shape, in which an unknown size is that of the inputs on the same axis if that is unknown too."""
+    sizes = []
+    for axis, size in enumerate(stated):
+        if isinstance(size, Dim):
+            same = [shape[axis] for shape in known if axis < len(shape) and isinstance(shape[axis], Dim)]
+            size = same[0] if same else size
+        sizes.append(size)
+    return tuple(sizes)
+
+
+_INTERNAL = {"_calls", "_known", "_call_losses", "_arguments", "_in_call", "_own_trainable", "_own_frozen", "_build_shapes", "input_spec"}
 _INTERNAL |= {"optimizer", "_objective", "_cache", "_compile_arguments", "history"}  # a model's, for training
 
 

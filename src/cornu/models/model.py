@@ -80,7 +80,6 @@ class Model(Trainer, Layer):
                     )
         vars(self)["_layers"] = list(names.values())
         vars(self)["built"] = True
-        vars(self)["_checked"] = True
         if not self._trainable:
             self.trainable = False
 

@@ -134,7 +134,15 @@ class Op:
                 found = context.engine_in_force()
                 if found is None:
                     raise EngineError("no engine is in force", "an engine", "with cornu.engine('numpy'): ...")
-        return found.apply(self, arrays, static)
+        result = found.apply(self, arrays, static)
+        if value_masks and found.rank not in (SPEC_RANK, RECORDER_RANK):
+            return mask_carrier[0](self, arrays, static, result)
+        return result
+
+
+# The masks of engines' values, by the values' ids, and who lets them travel through an op; both are `cornu.graph.masks`'s.
+value_masks: dict[int, tuple[Any, Any]] = {}
+mask_carrier: list[Callable[..., Any]] = [lambda op, arrays, static, result: result]
 
 
 def _dim_interpreter() -> Any:
