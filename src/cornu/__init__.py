@@ -18,7 +18,6 @@ _PUBLIC: dict[str, tuple[str, str]] = {
             "losses", "metrics", "models", "ops", "optimizers", "random", "regularizers", "saving", "training", "utils",
         )
     },
-    "backend": ("cornu.backend", ""),
     "config": ("cornu.configuration", ""),
     "errors": ("cornu.core.errors", ""),
     "mixed_precision": ("cornu.dtype_policies", ""),

@@ -47,7 +47,7 @@ def twin(module, name, shape, arguments, dtype="float32", checked=True):
     theirs.set_weights(weights)
     ours = cls(**arguments)
     if not checked:
-        ours(x)
+        ours.build(x.shape)
         ours.set_weights(weights)
         return ours, theirs, x
     for sizes, expected in shapes.items():

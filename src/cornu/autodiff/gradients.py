@@ -58,7 +58,8 @@ def value_and_grad(function: Callable[..., Any], variables: Any, has_aux: bool =
                 assigned = [scope.values[key] for key in scope.assigned]
             return value, (rest, assigned)
 
-        differentiate = engine.value_and_grad(pure) or tape_value_and_grad(pure)
+        native = None if context.by_tape.get() else engine.value_and_grad(pure)
+        differentiate = native or tape_value_and_grad(pure)
         with context.use_engine(engine):
             (value, (rest, assigned)), gradients = differentiate(read_all(watched))
         for variable, new in zip(touched.values(), assigned, strict=True):

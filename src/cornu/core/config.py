@@ -12,6 +12,7 @@ from typing import Any
 
 from cornu.core import registry
 from cornu.core.errors import ArgumentError, near_miss
+from cornu.core.tree import leaves, map_structure
 
 __all__ = ["Configurable", "Field", "init_parameters"]
 
@@ -27,8 +28,11 @@ class _Remembering(ABCMeta):
         if not isinstance(made, cls) or "_arguments" in vars(made):
             return made
         made._before_init()
+        given = map_structure(_same, (args, kwargs))  # as they are now: a list may grow in `__init__`
         made.__init__(*args, **kwargs)
-        object.__setattr__(made, "_arguments", (args, kwargs))
+        object.__setattr__(made, "_arguments", given)
+        if not _init_owner(cls).__module__.startswith("cornu."):
+            object.__setattr__(made, "_kept_as_given", made._attributes_that_hold_arguments(args, kwargs))
         made._after_init(extra)
         return made
 
@@ -69,10 +73,24 @@ class Configurable(metaclass=_Remembering):
         """
         return self._arguments_by_name()
 
+    def _attributes_that_hold_arguments(self, args: Any, kwargs: Any) -> frozenset[str]:
+        """Names of the arguments that `__init__` stored as they came, under their own names."""
+        bound = inspect.signature(_init_owner(type(self)).__init__).bind_partial(self, *args, **kwargs)
+        bound.apply_defaults()
+        before, own = vars(self)["_arguments"], vars(self)
+        first = inspect.signature(_init_owner(type(self)).__init__).bind_partial(self, *before[0], **before[1])
+        first.apply_defaults()
+        return frozenset(
+            name
+            for name, value in list(bound.arguments.items())[1:]
+            if name in own and own[name] is value and _is_as(value, first.arguments[name])
+        )
+
     def _arguments_by_name(self) -> dict[str, Any]:
         args, kwargs = vars(self).get("_arguments", ((), {}))
-        owner = next(cls for cls in type(self).__mro__ if "__init__" in vars(cls))
+        owner = _init_owner(type(self))
         ours = owner.__module__.startswith("cornu.")
+        kept = vars(self).get("_kept_as_given", frozenset())
         config: dict[str, Any] = {}
         bound = inspect.signature(owner.__init__).bind_partial(self, *args, **kwargs)
         parameters = list(inspect.signature(owner.__init__).parameters.values())[1:]
@@ -85,8 +103,10 @@ class Configurable(metaclass=_Remembering):
                     config[parameter.name] = list(bound.arguments[parameter.name])
                 continue
             given = bound.arguments.get(parameter.name, parameter.default)
-            stored = getattr(self, parameter.name, _MISSING) if ours else vars(self).get(parameter.name, _MISSING)
-            config[parameter.name] = stored if stored is given or (ours and stored is not _MISSING) else given
+            if ours:
+                config[parameter.name] = getattr(self, parameter.name, given)
+            else:
+                config[parameter.name] = vars(self).get(parameter.name, given) if parameter.name in kept else given
         return config
 
     @classmethod
@@ -112,6 +132,21 @@ class Configurable(metaclass=_Remembering):
             leading = [config.pop(name) for name in _before_variadic(cls) if name in config]
             return cls(*leading, *args, **config)
         return cls(**config)
+
+
+def _init_owner(cls: type) -> type:
+    """The class whose `__init__` a class uses."""
+    return next(base for base in cls.__mro__ if "__init__" in vars(base))
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _is_as(value: Any, before: Any) -> bool:
+    """Whether a structure holds the very objects that its copy made earlier holds."""
+    now, then = leaves(value), leaves(before)
+    return len(now) == len(then) and all(a is b for a, b in zip(now, then, strict=True))
 
 
 _parameters: dict[type, tuple[tuple[str, ...], bool]] = {}

@@ -15,6 +15,8 @@ _abstract: ContextVar[bool] = ContextVar("cornu_abstract", default=False)
 autocast_dtype: ContextVar[str | None] = ContextVar("cornu_autocast", default=None)
 # Whether loops run as Python loops (a tape records them; a watcher sees every step).
 unroll: ContextVar[bool] = ContextVar("cornu_unroll", default=False)
+# Whether gradients are taken by the tape, whose values can be looked at, even where the engine has its own way.
+by_tape: ContextVar[bool] = ContextVar("cornu_by_tape", default=False)
 # Told of every op an engine computes: (op, arrays, result).
 watcher: ContextVar[Callable[[Any, Any, Any], None] | None] = ContextVar("cornu_watcher", default=None)
 bindings: ContextVar["Bindings | None"] = ContextVar("cornu_bindings", default=None)
@@ -69,13 +71,15 @@ class Bindings:
     Attributes:
         values: id of a variable -> its value in this block.
         assigned: the variables written to, in order.
+        missed: the variables read that are bound to nothing, in order; blocks inside share it.
     """
 
-    __slots__ = ("assigned", "values")
+    __slots__ = ("assigned", "missed", "values")
 
-    def __init__(self, values: dict[int, Any]) -> None:
+    def __init__(self, values: dict[int, Any], missed: dict[int, Any] | None = None) -> None:
         self.values = values
         self.assigned: dict[int, Any] = {}
+        self.missed: dict[int, Any] = {} if missed is None else missed
 
 
 @contextlib.contextmanager
@@ -89,7 +93,7 @@ def bind(variables: list[Any], values: list[Any]) -> Iterator[Bindings]:
     outer = bindings.get()
     merged = dict(outer.values) if outer is not None else {}
     merged.update((id(variable), value) for variable, value in zip(variables, values, strict=True))
-    scope = Bindings(merged)
+    scope = Bindings(merged, outer.missed if outer is not None else None)
     token = bindings.set(scope)
     try:
         yield scope

@@ -207,6 +207,43 @@ Size: TypeAlias = int | Dim
 BATCH = Dim("batch")
 
 
+def to_plain(dim: Dim) -> dict[str, Any]:
+    """A size as plain values, for files: the sizes inside its operations come before it, and are named by their places."""
+    places: dict[int, int] = {}
+    rows: list[Any] = []
+
+    def part(value: Size) -> Any:
+        return {"size": places[id(value)]} if isinstance(value, Dim) else value
+
+    for inner in _innermost_first(dim, lambda size: id(size) not in places):
+        places[id(inner)] = len(rows)
+        rows.append(
+            [
+                [factor, [list(atom) if atom[0] == "name" else [atom[0], *map(part, atom[1:])] for atom in monomial]]
+                for monomial, factor in inner._terms.items()
+            ]
+        )
+    return {"sizes": rows}
+
+
+def from_plain(config: dict[str, Any]) -> Size:
+    """The size that `to_plain` wrote."""
+    made: list[Size] = []
+
+    def part(value: Any) -> Size:
+        return made[value["size"]] if isinstance(value, dict) else int(value)
+
+    for row in config["sizes"]:
+        total: Size = 0
+        for factor, atoms in row:
+            product: Size = int(factor)
+            for kind, *rest in atoms:
+                product = product * (Dim(rest[0]) if kind == "name" else Dim.operation(kind, *map(part, rest)))
+            total = total + product
+        made.append(total)
+    return made[-1]
+
+
 def _restored(terms: list[tuple[Monomial, int]]) -> Size:
     """A pickled size; hashes, and the order of atoms that goes by them, are those of this process."""
     return Dim._of({tuple(sorted(monomial, key=hash)): factor for monomial, factor in terms})

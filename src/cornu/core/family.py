@@ -4,6 +4,7 @@ The serialized form is Keras's: `{"module", "class_name", "config", "registered_
 looked up, never imported.
 """
 
+import enum
 import importlib
 import inspect
 import re
@@ -14,25 +15,15 @@ import numpy as np
 
 from cornu.core import dtypes, registry
 from cornu.core.config import Configurable
+from cornu.core.dims import Dim, from_plain, to_plain
+from cornu.core.names import snake_case
 from cornu.core.errors import ArgumentError, CornuError, SavingError, near_miss
 
-__all__ = ["Family", "deserialize_object", "serialize_object", "snake_case"]
+__all__ = ["Family", "deserialize_object", "serialize_object"]
 
 # Keras's module name -> the family whose classes it names; and the module name of each house class.
 _families: dict[str, "Family"] = {}
 _module_of: dict[type, str] = {}
-
-
-def snake_case(name: str) -> str:
-    """A class name in small letters, by Keras's rule.
-
-    Example:
-        >>> snake_case("GlorotUniform"), snake_case("L1L2")
-        ('glorot_uniform', 'l1_l2')
-    """
-    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
-    name = re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
-    return "l1_l2" if name == "l1l2" else name
 
 
 class Family:
@@ -68,6 +59,8 @@ class Family:
         """Enter more of the house's classes."""
         for cls in classes:
             self.names |= {cls.__name__: cls, snake_case(cls.__name__): cls}
+            if cls.__name__ == "L1L2":  # Keras's one exception to its rule
+                self.names["l1_l2"] = cls
             if self.ignore_case:
                 self.names[cls.__name__.lower()] = cls
             _module_of[cls] = self.module
@@ -197,8 +190,8 @@ def deserialize_object(value: Any, custom_objects: dict[str, Any] | None = None)
     Raises:
         ArgumentError: if it names what nobody has enrolled.
     """
-    if isinstance(value, list):
-        return [deserialize_object(item, custom_objects) for item in value]
+    if type(value) in (list, tuple):
+        return type(value)(deserialize_object(item, custom_objects) for item in value)
     if not isinstance(value, dict):
         return value
     if "class_name" not in value or "config" not in value:
@@ -211,6 +204,8 @@ def deserialize_object(value: Any, custom_objects: dict[str, Any] | None = None)
     if family is not None:
         return family.deserialize(value, custom_objects)
     found = _registered(value, custom_objects) or _enrolled(value)
+    if found is None and value["class_name"] == "function":
+        found = _house_function(str(value.get("module")), str(value["config"]))
     if found is None:
         raise ArgumentError(
             f"nothing is registered as {value.get('registered_name') or value['class_name']!r}",
@@ -225,7 +220,7 @@ def _bytes(config: dict[str, Any]) -> bytes:
 
 
 def _slice(config: dict[str, Any]) -> slice:
-    return slice(*(config[key] for key in ("start", "stop", "step")))
+    return slice(*(deserialize_object(config[key]) for key in ("start", "stop", "step")))
 
 
 def _refuse_lambda(config: Any) -> Any:
@@ -240,8 +235,9 @@ def _refuse_lambda(config: Any) -> Any:
 _special: dict[str, Callable[[Any], Any]] = {
     "__bytes__": _bytes,
     "__slice__": _slice,
+    "__size__": from_plain,
     "__ellipsis__": lambda config: Ellipsis,
-    "__tuple__": lambda config: tuple(config["value"]),
+    "__tuple__": lambda config: tuple(deserialize_object(config["value"])),
     "__lambda__": _refuse_lambda,
 }
 
@@ -276,59 +272,105 @@ def serialize_object(value: Any) -> Any:
     Raises:
         SavingError: for a function that could not be found again.
     """
+    return _serialized(value, False)
+
+
+def _serialized(value: Any, exact: bool) -> Any:
+    """The serialized form; if `exact`, tuples come back as tuples, and the house's functions as functions rather than names."""
     if value is None or isinstance(value, (bool, int, float, str)):
-        return value
+        return value.value if isinstance(value, enum.Enum) else value
     if isinstance(value, (list, tuple)):
-        return type(value)(serialize_object(item) for item in value)
+        items = [_serialized(item, exact) for item in value]
+        if isinstance(value, tuple) and exact:
+            return {"class_name": "__tuple__", "config": {"value": items}}
+        return items if isinstance(value, list) else tuple(items)
     if isinstance(value, dict):
-        return {key: serialize_object(item) for key, item in value.items()}
+        for key in value:
+            if not isinstance(key, str):
+                raise SavingError(f"a dict with the key {key!r} ({type(key).__name__}) cannot be written", "keys that are text")
+        return {key: _serialized(item, exact) for key, item in value.items()}
     if isinstance(value, bytes):
         return {"class_name": "__bytes__", "config": {"value": value.decode()}}
     if isinstance(value, slice):
         parts = {"start": value.start, "stop": value.stop, "step": value.step}
         return {"class_name": "__slice__", "config": serialize_object(parts)}
+    if isinstance(value, Dim):
+        return {"class_name": "__size__", "config": to_plain(value)}
     if value is Ellipsis:
         return {"class_name": "__ellipsis__", "config": {}}
     if isinstance(value, (np.ndarray, np.generic)):
         if value.ndim == 0:
             return value.item()
         return {"class_name": "__numpy__", "config": {"value": value.tolist(), "dtype": value.dtype.name}}
+    if inspect.isclass(value):
+        raise SavingError(f"the class {value.__qualname__} as an argument cannot be written", "an object of it, or its name")
     if isinstance(value, Configurable) or hasattr(value, "get_config"):
-        cls = type(value)
-        module = _module_of.get(cls)
-        if module is None and not registry.can_be_found(cls):
-            raise SavingError(
-                f"class {cls.__qualname__} of module {cls.__module__} is defined inside a function, so a file that names it could not be loaded",
-                "a class at the top level of a module",
-                "move it there, or register it: @cornu.saving.register_keras_serializable()",
-            )
-        found = {
-            "module": module or cls.__module__,
-            "class_name": cls.__name__,
-            "config": {key: serialize_object(item) for key, item in value.get_config().items()},
-            "registered_name": None if module else registry.registered_name(cls),
-        }
-        for key in ("build_config", "compile_config"):
-            extra = getattr(value, f"get_{key}", None)
-            extra = extra() if extra is not None else None
-            if extra:
-                found[key] = serialize_object(extra)
-        return found
+        return _object_form(value)
     if callable(value) and hasattr(value, "__name__"):
-        if value.__name__ == "<lambda>":
-            raise SavingError(f"{value!r} has no name", "a function with a name", "write it with def and register it")
-        if value.__module__.startswith("cornu."):
-            return value.__name__
-        if not registry.can_be_found(value) or not registry.is_found_as(value):
-            raise SavingError(
-                f"the function {value.__qualname__!r} of module {value.__module__} could not be found again by a file that names it",
-                "a function at the top level of a module that defines a layer (or another class of yours) too",
-                "move it there, or register it: @cornu.saving.register_keras_serializable()",
-            )
-        return {
-            "module": value.__module__,
-            "class_name": "function",
-            "config": value.__name__,
-            "registered_name": registry.registered_name(value),
-        }
-    raise SavingError(f"{value!r:.80} of type {type(value).__name__} cannot be written", "numbers, text or objects")
+        return _function_form(value, exact)
+    raise SavingError(
+        f"{value!r:.80} of type {type(value).__name__} cannot be written",
+        "numbers, text, lists, dicts, arrays, functions by name, and objects with a config",
+        "take what it is made from as the argument, or give its class get_config",
+    )
+
+
+def _object_form(value: Any) -> dict[str, Any]:
+    cls = type(value)
+    module = _module_of.get(cls)
+    if module is None and not registry.can_be_found(cls):
+        raise SavingError(
+            f"class {cls.__qualname__} of module {cls.__module__} is defined inside a function, so a file that names it could not be loaded",
+            "a class at the top level of a module",
+            "move it there, or register it: @cornu.saving.register_keras_serializable()",
+        )
+    config = value.get_config()
+    # Of a class of the user's own whose config we read and hand back, everything comes back as it was given.
+    methods = [getattr(getattr(cls, name, None), "__module__", None) or "" for name in ("get_config", "from_config")]
+    exact = module is None and all(name.startswith("cornu.") for name in methods) and "output_layers" not in config
+    found: dict[str, Any] = {"module": module or cls.__module__, "class_name": cls.__name__, "config": {}}
+    for key, item in config.items():
+        try:
+            found["config"][key] = _serialized(item, exact)
+        except SavingError as error:
+            error.locate(layer=f"the argument {key!r} of {getattr(value, 'name', None) or 'an object'!r} ({cls.__name__})")
+            raise
+    found["registered_name"] = None if module else registry.registered_name(cls)
+    for key in ("build_config", "compile_config"):
+        extra = getattr(value, f"get_{key}", None)
+        extra = extra() if extra is not None else None
+        if extra:
+            found[key] = serialize_object(extra)
+    return found
+
+
+# The house's modules whose public functions a file may name.
+_FUNCTION_HOUSES = tuple(f"cornu.{name}" for name in "activations ops losses metrics initializers regularizers constraints random".split())
+
+
+def _function_form(value: Any, exact: bool) -> Any:
+    name, module = value.__name__, str(getattr(value, "__module__", None))
+    if name == "<lambda>":
+        raise SavingError(f"{value!r} has no name", "a function with a name", "write it with def and register it")
+    if module.startswith("cornu."):
+        house = ".".join(module.split(".")[:2])
+        if not exact:
+            return name
+        if _house_function(house, name) is not value:
+            raise SavingError(f"the function {name!r} of {module} is none of the house's public ones", "a public function, or one of your own")
+        return {"module": house, "class_name": "function", "config": name, "registered_name": name}
+    if not registry.can_be_found(value):
+        raise SavingError(
+            f"the function {value.__qualname__!r} of module {module} is defined inside another, so a file that names it could not be loaded",
+            "a function at the top level of a module",
+            "move it there, or register it: @cornu.saving.register_keras_serializable()",
+        )
+    return {"module": module, "class_name": "function", "config": name, "registered_name": registry.registered_name(value)}
+
+
+def _house_function(house: str, name: str) -> Any:
+    """A public function of the house, or `None`."""
+    if house not in _FUNCTION_HOUSES:
+        return None
+    found = importlib.import_module(house)
+    return getattr(found, name, None) if name in found.__all__ else None

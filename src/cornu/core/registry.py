@@ -65,12 +65,21 @@ def _origin(target: Any) -> tuple[str, str]:
 
 def registered_name(target: Any) -> str:
     """The name an object goes by in a file: the one it was registered under, or `module>Name`."""
-    return _name_of.get(target) or f"{target.__module__}>{target.__qualname__}"
+    if _is_registered(target):
+        return _name_of[target]
+    return f"{target.__module__}>{target.__qualname__}"
+
+
+def _is_registered(target: Any) -> bool:
+    try:
+        return target in _name_of
+    except TypeError:  # it has no hash
+        return False
 
 
 def can_be_found(target: Any) -> bool:
     """Whether a file that names this object could be loaded by a process that has imported it."""
-    return target in _name_of or "<locals>" not in target.__qualname__
+    return _is_registered(target) or "<locals>" not in getattr(target, "__qualname__", "<locals>")
 
 
 def find(name: str, custom_objects: dict[str, Any] | None = None) -> Any | None:

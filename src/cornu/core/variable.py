@@ -145,6 +145,8 @@ class Variable(ArrayOperators):
             if context.is_abstract():
                 value = Spec(self.shape, self.dtype)
             else:
+                if scope is not None:
+                    scope.missed[id(self)] = self
                 value = self._under(context.engine_in_force())
         dtype = context.autocast_dtype.get()
         if dtype is not None and dtype != self.dtype and self.autocast and self.dtype in dtypes.FLOATS:

@@ -8,8 +8,10 @@ import numpy as np
 from cornu.core import dtypes, tree
 from cornu.core.dims import Dim, shape_text
 from cornu.core.errors import BindingError, DataError, DtypeError, GraphError, ShapeError, near_miss
+from cornu.core.spec import Spec
+from cornu.graph import masks
 from cornu.graph.plan import Plan
-from cornu.graph.symbolic import SymbolicTensor
+from cornu.graph.symbolic import Node, SymbolicTensor, aside
 from cornu.ops._declare import dtype_of, host_array, interpreter_of, shape_of
 from cornu.ops.creation import as_tensor
 from cornu.ops.elementwise import cast_to
@@ -47,6 +49,7 @@ class Function:
         if len({id(tensor) for tensor in self.flat_inputs}) != len(self.flat_inputs):
             raise GraphError(f"{owner!r} got the same tensor as two inputs", "each input once")
         self.plan = Plan(self.flat_inputs, self.flat_outputs)
+        self._ways: dict[tuple[int | None, ...], Way] = {}
         self.input_names = [tensor.node.name for tensor in self.flat_inputs]
 
     def bind(self, values: Any) -> list[Any]:
@@ -163,10 +166,94 @@ class Function:
                 )
         return value
 
-    def __call__(self, values: Any, keep: Callable[..., None] | None = None, follow_masks: bool = False) -> Any:
-        """The outputs, in their structure, for a structure of values."""
-        flat = self.plan.run(self.prepared(self.bind(values)), keep, follow_masks)
-        return tree.pack(self.outputs, flat)
+    def __call__(self, values: Any, keep: Callable[..., None] | None = None, given: Any = None) -> Any:
+        """The outputs, in their structure and with their masks, for a structure of values.
+
+        Args:
+            values: a structure like that of the inputs, or a dict by the inputs' names.
+            keep: told of every node and what it gave.
+            given: masks that travel with the values, in the values' structure.
+        """
+        given = self.bind_masks(given)
+        way = self.way(given)
+        found = way.plan.run([*self.prepared(self.bind(values)), *(mask for mask in given if mask is not None)], keep)
+        outputs, rest = found[: len(way.masked)], iter(found[len(way.masked) :])
+        for output, masked in zip(outputs, way.masked, strict=True):
+            if masked:
+                masks.set_mask(output, next(rest))
+        return tree.pack(self.outputs, outputs)
+
+    def bind_masks(self, given: Any) -> list[Any]:
+        """A mask or `None` for each input, from a structure like the inputs'."""
+        if all(mask is None for mask in tree.leaves(given)):
+            return [None] * len(self.flat_inputs)
+        if len(self.flat_inputs) == 1:
+            return tree.leaves(given)
+        return self.bind(given)
+
+    def way(self, given: list[Any]) -> "Way":
+        """How to compute outputs and their masks when some inputs come with a mask."""
+        ranks = tuple(None if mask is None else len(shape_of(mask)) for mask in given)
+        found = self._ways.get(ranks)
+        if found is None:
+            found = self._ways[ranks] = self._make_way(ranks)
+        return found
+
+    def _make_way(self, ranks: tuple[int | None, ...]) -> "Way":
+        inputs, outputs = self.flat_inputs, self.flat_outputs
+        if any(rank is not None for rank in ranks):  # make the graph anew, with masks on the inputs
+            inputs = [_again(tensor, rank) for tensor, rank in zip(inputs, ranks, strict=True)]
+            with aside():
+                outputs = self.plan.replay(inputs)
+            inputs = [*inputs, *(tensor.mask for tensor in inputs if tensor.mask is not None)]
+        found = [tensor.mask for tensor in outputs if tensor.mask is not None]
+        plan = Plan(inputs, [*outputs, *found]) if found or inputs is not self.flat_inputs else self.plan
+        return Way(plan, Plan(inputs, found) if found else None, [tensor.mask is not None for tensor in outputs])
+
+    def masks(self, values: Any, given: Any = None) -> Any:
+        """The masks of the outputs, in their structure; `None` if there are none."""
+        given = self.bind_masks(given)
+        way = self.way(given)
+        if way.for_masks is None:
+            return None
+        with aside():
+            found = way.for_masks.run([*self.prepared(self.bind(values)), *(mask for mask in given if mask is not None)])
+        rest = iter(found)
+        return tree.pack(self.outputs, [next(rest) if masked else None for masked in way.masked])
+
+
+class Way:
+    """How to compute a function's outputs and masks.
+
+    Args:
+        plan: from the inputs, and the masks that come with them, to the outputs and their masks.
+        for_masks: from the same to the masks alone; `None` if no output has one.
+        masked: for each output whether it has a mask.
+    """
+
+    __slots__ = ("for_masks", "masked", "plan")
+
+    def __init__(self, plan: Plan, for_masks: Plan | None, masked: list[bool]) -> None:
+        self.plan = plan
+        self.for_masks = for_masks
+        self.masked = masked
+
+
+class Given:
+    """Stands in a graph for a mask that comes from outside."""
+
+    optional = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def _again(tensor: SymbolicTensor, rank: int | None) -> SymbolicTensor:
+    """Another tensor for the same input, with a mask of this many axes."""
+    found: SymbolicTensor = Node(tensor.node.operation, (), {}, Spec(tensor.shape, tensor.dtype), []).outputs[0]
+    if rank is not None:
+        found.mask = Node(Given(f"{tensor.name}_mask"), (), {}, Spec(tensor.shape[:rank], "bool"), []).outputs[0]
+    return found
 
 
 def _kind(value: Any) -> str:

@@ -9,7 +9,7 @@ from cornu.core.errors import CornuError, GraphError, ShapeError
 from cornu.graph import masks
 from cornu.graph.symbolic import Node, SymbolicTensor
 from cornu.ops._declare import shape_of
-from cornu.ops._rules import require_equal
+from cornu.ops._rules import BROADCAST, require_equal
 
 __all__ = ["Plan"]
 
@@ -23,6 +23,7 @@ class Plan:
 
     Attributes:
         nodes: the nodes to run, parents first.
+        shown: those of them that are not there for the sake of masks alone.
         operations: the layers and ops in Keras's order: by depth from the outputs, then by first visit.
         paths: for each node its path, with `@1`, `@2` for later calls of a shared layer or op.
 
@@ -34,21 +35,27 @@ class Plan:
         self.inputs = inputs
         self.outputs = outputs
         given = {id(tensor) for tensor in inputs}
-        finished, indices = _visit(outputs, given)
-        for node in finished:
-            if not node.parents and not node.is_op and id(node.outputs[0]) not in given:
+        self._given = given
+        finished, run, _ = _visit(outputs, given, lambda node: node.parents)
+        shown, _, indices = _visit(outputs, given, lambda node: node.given)
+        for node in run:
+            if not node.parents and not node.is_op:
                 raise GraphError(
                     f"the outputs need the input {node.name!r}, which is not among the inputs",
                     f"inputs that lead to every output; given: {', '.join(repr(t.name) for t in inputs)}",
                     f"add {node.name!r} to the inputs",
                 )
+        met = {id(node) for node in shown}
         for tensor in inputs:
-            if not any(tensor.node is node for node in finished):
-                finished.append(tensor.node)
+            if id(tensor.node) not in met:
+                met.add(id(tensor.node))
+                shown.append(tensor.node)
                 indices.setdefault(id(tensor.node.operation), -1)
-        self.operations = _by_depth(finished, indices)
-        self.nodes = sorted((n for n in finished if not _is_given(n, given)), key=lambda node: node.order)
-        self.paths = _paths(sorted(finished, key=lambda node: node.order))
+        self.operations = _by_depth(shown, indices)
+        self.nodes = sorted(run, key=_order)
+        self.shown = [node for node in self.nodes if id(node) in met]
+        hidden = [node for node in self.nodes if id(node) not in met]
+        self.paths = _paths([*sorted(shown, key=_order), *hidden])
         self._last_use = self._lifetimes()
 
     def _lifetimes(self) -> list[list[int]]:
@@ -94,15 +101,12 @@ class Plan:
                 origin.setdefault(name, place)
         return found
 
-    def run(
-        self, values: list[Any], keep: Callable[[Node, Any], None] | None = None, follow_masks: bool = False
-    ) -> list[Any]:
+    def run(self, values: list[Any], keep: Callable[[Node, Any], None] | None = None) -> list[Any]:
         """The outputs for values of the inputs.
 
         Args:
-            values: one per input: an engine's values, Specs, or symbolic tensors of another graph.
+            values: one per input: an engine's values, or Specs.
             keep: told of every node and what it gave.
-            follow_masks: whether masks of the values take part (they do not when the graph has its own).
 
         Returns:
             one value per output.
@@ -114,52 +118,86 @@ class Plan:
                 if node.constraints:
                     _check(node, sizes)
                 operation = node.operation
+                for tensor, mask in node.along:
+                    masks.set_mask(known[id(tensor)], known[id(mask)])
                 if len(node.args) == 1 and type(node.args[0]) is SymbolicTensor and not node.kwargs:
                     result = operation(known[id(node.args[0])])
                 else:
                     result = operation(*_filled(node.args, known, sizes), **_filled(node.kwargs, known, sizes))
-                if follow_masks and node.is_op:
-                    _carry(node, known, result)
             except CornuError as error:
                 error.locate(layer=self.paths.get(id(node)), defined=node.where)
                 raise
             if keep is not None:
                 keep(node, result)
-            if len(node.outputs) == 1 and not isinstance(result, (list, tuple, dict)):
-                known[id(node.outputs[0])] = result
-            else:
-                for tensor, value in zip(node.outputs, tree.leaves(result), strict=True):
-                    known[id(tensor)] = value
+            self._enter(node, result, known)
             for key in done:
                 known.pop(key, None)
         return [known[id(tensor)] for tensor in self.outputs]
 
+    def _enter(self, node: Node, result: Any, known: dict[int, Any]) -> None:
+        if len(node.outputs) == 1 and not isinstance(result, (list, tuple, dict)):
+            known[id(node.outputs[0])] = result
+            return
+        for tensor, value in zip(node.outputs, tree.leaves(result), strict=True):
+            if id(tensor) not in self._given:
+                known[id(tensor)] = value
 
-def _visit(outputs: list[SymbolicTensor], given: set[int]) -> tuple[list[Node], dict[int, int]]:
-    """The nodes behind the outputs, children after parents, and the order in which operations are first met."""
+    def replay(
+        self, values: list[SymbolicTensor], call: Callable[..., Any] = lambda operation, *args, **kwargs: operation(*args, **kwargs)
+    ) -> list[Any]:
+        """The graph made once more, on other symbolic tensors, whose masks travel anew.
+
+        Args:
+            values: a symbolic tensor for each input.
+            call: function `(operation, *args, **kwargs)` that makes each call.
+
+        Returns:
+            one symbolic tensor per output.
+        """
+        sizes = self.sizes(values)
+        known: dict[int, Any] = {id(tensor): value for tensor, value in zip(self.inputs, values, strict=True)}
+        for node in self.shown:
+            arguments, named = _filled(node.args, known, sizes), _filled(node.given_kwargs, known, sizes)
+            self._enter(node, call(node.operation, *arguments, **named), known)
+        return [known[id(tensor)] for tensor in self.outputs]
+
+
+def _order(node: Node) -> int:
+    return node.order
+
+
+def _visit(
+    outputs: list[SymbolicTensor], given: set[int], parents: Callable[[Node], list[SymbolicTensor]]
+) -> tuple[list[Node], list[Node], dict[int, int]]:
+    """The nodes behind the outputs, children after parents; those of them to run; and the order in which operations are first met."""
     finished: list[Node] = []
-    state: dict[int, bool] = {}
+    run: list[Node] = []
+    state: dict[int, str] = {}
     indices: dict[int, int] = {}
-    pending: list[tuple[Node, bool]] = [(tensor.node, False) for tensor in reversed(outputs)]
+    pending: list[tuple[Node, str]] = [(tensor.node, _way(tensor, given)) for tensor in reversed(outputs)]
     while pending:
-        node, ready = pending.pop()
-        if ready:
-            if not state[id(node)]:
-                state[id(node)] = True
+        node, way = pending.pop()
+        known = state.get(id(node))
+        if way == "leave":
+            run.append(node)
+            if known != "given":
                 finished.append(node)
             continue
-        if id(node) in state:
+        if known == "entered" or (known == "given" and way == "given"):
             continue
-        state[id(node)] = False
         indices.setdefault(id(node.operation) if not node.is_op else id(node), len(indices))
-        pending.append((node, True))
-        if not _is_given(node, given):
-            pending.extend((tensor.node, False) for tensor in reversed(node.parents) if id(tensor.node) not in state)
-    return finished, indices
+        if way == "given":
+            state[id(node)] = "given"
+            finished.append(node)
+            continue
+        pending.append((node, "leave"))
+        state[id(node)] = "entered"
+        pending.extend((tensor.node, _way(tensor, given)) for tensor in reversed(parents(node)))
+    return list({id(node): node for node in finished}.values()), run, indices
 
 
-def _is_given(node: Node, given: set[int]) -> bool:
-    return any(id(tensor) in given for tensor in node.outputs)
+def _way(tensor: SymbolicTensor, given: set[int]) -> str:
+    return "given" if id(tensor) in given else "enter"
 
 
 def _by_depth(finished: list[Node], indices: dict[int, int]) -> list[Any]:
@@ -172,7 +210,7 @@ def _by_depth(finished: list[Node], indices: dict[int, int]) -> list[Any]:
         depth = max(node_depth.get(id(node), 0), depth_of.get(key, 0))
         depth_of[key] = node_depth[id(node)] = depth
         things[key] = node if node.is_op else node.operation
-        for tensor in node.parents:
+        for tensor in node.given:
             node_depth[id(tensor.node)] = max(depth + 1, node_depth.get(id(tensor.node), 0))
     return [things[key] for key in sorted(things, key=lambda key: (-depth_of[key], indices.get(key, -1)))]
 
@@ -207,21 +245,13 @@ def _filled(template: Any, known: Mapping[int, Any], sizes: Mapping[str, Size]) 
 def _check(node: Node, sizes: Mapping[str, Size]) -> None:
     for a, b, what in node.constraints:
         have, want = substitute(a, sizes), substitute(b, sizes)
+        if what is BROADCAST and 1 in (have, want):
+            continue
         if isinstance(have, Dim) or isinstance(want, Dim):
             require_equal(have, want, what)
         elif have != want:
             names = " and ".join(size.expression for size in (a, b) if isinstance(size, Dim))
-            raise ShapeError(f"{what}: {have} and {want} differ", f"equal sizes ({names} must agree)")
-
-
-def _carry(node: Node, known: Mapping[int, Any], result: Any) -> None:
-    """Let the mask of an op's argument travel on, where the graph says that the result is aligned with it."""
-    found = [masks.mask_of(known[id(tensor)]) for tensor in node.parents if id(tensor) in known]
-    found = [mask for mask in found if mask is not None]
-    if found and node.operation.family in ("elementwise", "cumulative"):
-        for part in result if isinstance(result, (tuple, list)) else (result,):
-            if shape_of(part)[: len(shape_of(found[0]))] == shape_of(found[0]):
-                masks.set_mask(part, masks.combined(tuple(found)))
+            raise ShapeError(f"{what}: {have} and {want} differ", f"equal sizes ({names} must agree{', or be 1' if what is BROADCAST else ''})")
 
 
 def solve_name(size: Dim) -> str | None:

@@ -94,6 +94,7 @@ class Node:
         structure: the outputs as the call gave them.
         parents: the symbolic tensors among its arguments.
         given: those of them that the caller gave, without the implied masks.
+        along: pairs of a tensor and its mask, for a layer whose inner layers may ask for the mask.
         where: the user's line of the call.
         constraints: pairs of sizes that must prove equal when the model runs.
         order: when it was made; parents come before children.
@@ -101,7 +102,7 @@ class Node:
     """
 
     __slots__ = (
-        "__weakref__", "args", "constraints", "given", "implied", "kwargs", "name", "operation", "order", "outputs", "parents",
+        "__weakref__", "along", "args", "constraints", "given", "implied", "kwargs", "name", "operation", "order", "outputs", "parents",
         "structure", "where",
     )  # fmt: skip
 
@@ -119,6 +120,7 @@ class Node:
         self.kwargs = kwargs
         self.name = str(operation.name)
         self.implied = implied
+        self.along: list[tuple[SymbolicTensor, SymbolicTensor]] = []
         self.parents = self.given = user_tensors((args, kwargs))
         if implied:
             self.given = user_tensors((args, self.given_kwargs))
@@ -141,6 +143,11 @@ class Node:
     def path(self) -> str:
         """The operation's path (a layer's own, or the op's name)."""
         return self.name
+
+    def send_masks(self) -> None:
+        """Let the masks of its arguments come to the call with them."""
+        self.along = [(tensor, tensor.mask) for tensor in self.given if tensor.mask is not None]
+        self.parents = [*self.parents, *(mask for _, mask in self.along)]
 
     @property
     def given_kwargs(self) -> dict[str, Any]:

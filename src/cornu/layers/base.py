@@ -35,13 +35,14 @@ from cornu.core.errors import (
     UnsupportedError,
     is_user_file,
     near_miss,
+    user_line,
 )
 from cornu.core.spec import Spec
 from cornu.core.variable import Variable
 from cornu.graph import masks
-from cornu.graph.symbolic import SymbolicTensor, describe, record, specs_of, user_tensors
+from cornu.graph.symbolic import SymbolicTensor, carried, describe, record, specs_of, user_tensors
 from cornu.layers._context import Call, current
-from cornu.layers._names import auto_name
+from cornu.core.names import auto_name
 from cornu.layers._tracking import children
 from cornu.layers.input_spec import InputSpec, check_inputs
 from cornu.ops._declare import dtype_of, host_array, interpreter_of, shape_of, to_spec
@@ -128,6 +129,24 @@ class Layer(config.Configurable):
     """
 
     _base_arguments = ("name", "trainable", "dtype", "activity_regularizer", "autocast")
+
+    dtype_policy: dtype_policies.DTypePolicy
+    activity_regularizer: Any
+    autocast: bool
+    built: bool
+    supports_masking: bool
+    input_spec: Any
+    _name: str | None
+    _path: str | None
+    _trainable: bool
+    _batch_shape: tuple[int | None, ...] | None
+    _build_shapes: dict[str, Any] | None
+    _calls: list[Any]  # weak references to the nodes of its calls
+    _own_trainable: list[Variable]
+    _own_frozen: list[Variable]
+    _in_call: dict[str, Variable]  # weights made in `call`, by name
+    _call_losses: list[Any]
+    _checked: bool
 
     def __init__(
         self,
@@ -292,7 +311,7 @@ class Layer(config.Configurable):
         )
         variable.path = f"{self.path}/{variable.name}"
         (self._own_trainable if trainable else self._own_frozen).append(variable)
-        if calling:
+        if calling and name is not None:
             self._in_call[name] = variable
         return variable
 
@@ -503,7 +522,8 @@ class Layer(config.Configurable):
 
     def _record(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         signature = signature_of(type(self))
-        kwargs = {**self._masks_for(signature, args, kwargs), **kwargs}
+        implied = self._masks_for(signature, args, kwargs, whole=True)
+        kwargs = {**implied, **kwargs}
         found: list[Any] = []
         token = constraints.set(found)
         try:
@@ -514,32 +534,42 @@ class Layer(config.Configurable):
             raise
         finally:
             constraints.reset(token)
-        node = record(self, args, kwargs, specs, found)
+        node = record(self, args, kwargs, specs, found, tuple(implied))
+        if self._sublayers():
+            node.send_masks()
         self._symbolic_mask(signature, node, specs, args, kwargs)
         return node.structure
 
     def _symbolic_mask(self, signature: _Signature, node: Any, specs: Any, args: Any, kwargs: Any) -> None:
         """Give the outputs of a recorded call their masks."""
-        masked = [tensor for tensor in node.parents if tensor.mask is not None]
-        if self.supports_masking or masked or type(self).compute_mask is not Layer.compute_mask:
+        masked = [tensor for tensor in node.given if tensor.mask is not None]
+        custom = self._has_mask_rule()
+        if custom or (self.supports_masking and masked):
             inputs = self._first(args, kwargs)
             previous = tree.map_structure(lambda t: getattr(t, "mask", None), inputs)
-            if type(self).compute_mask is not Layer.compute_mask or (self.supports_masking and masked):
-                produced = self.compute_mask(inputs, previous)
-                if type(self).compute_mask is Layer.compute_mask and len(node.outputs) != len(tree.leaves(produced)):
-                    produced = [masks.combined(tuple(t.mask for t in masked))] * len(node.outputs)
-                flat = tree.leaves(produced) if produced is not None else []
-                for output, mask in zip(node.outputs, flat, strict=False):
-                    output.mask = mask
-                return
+            if kwargs.get("mask") is not None and not isinstance(kwargs["mask"], bool):
+                previous = kwargs["mask"]
+            produced = self.compute_mask(inputs, previous)
+            if not custom and len(node.outputs) != len(tree.leaves(produced)):
+                produced = [masks.combined(tuple(t.mask for t in masked))] * len(node.outputs)
+            flat = tree.leaves(produced) if produced is not None else []
+            for output, mask in zip(node.outputs, flat, strict=False):
+                output.mask = mask
+            return
         for output, spec in zip(node.outputs, tree.leaves(specs), strict=True):
             tag = getattr(spec, "mask", None)
             if tag is None:
                 continue
             if tag.lost is None and all(type(source) is SymbolicTensor for source in tag.sources):
                 output.mask = masks.combined(tag.sources)
-            elif tag.lost is not None and masked and not signature.mask_for:
+            elif tag.lost is None:
+                output.mask = carried(output, to_spec(tag.sources[0]))
+            elif not signature.mask_for:
                 self._warn_lost(tag.lost, node.where)
+
+    def _has_mask_rule(self) -> bool:
+        """Whether `compute_mask` is written for this layer."""
+        return type(self).compute_mask is not Layer.compute_mask
 
     def _warn_lost(self, op_name: str, where: str | None) -> None:
         text = (
@@ -560,17 +590,19 @@ class Layer(config.Configurable):
             names = [*names, *(f"argument_{i}" for i in range(len(names), len(args)))]
         return {**dict(zip(names, args, strict=False)), **kwargs}
 
-    def _masks_for(self, signature: _Signature, args: Any, kwargs: Any) -> dict[str, Any]:
-        """The masks `call` asks for and the caller did not give."""
+    def _masks_for(self, signature: _Signature, args: Any, kwargs: Any, whole: bool = False) -> dict[str, Any]:
+        """The masks `call` asks for and the caller did not give; if `whole`, `None` for those that are not there."""
         if not signature.mask_for:
             return {}
         given = self._by_name(args, kwargs)
         filled: dict[str, Any] = {}
         for name, parameter in signature.mask_for.items():
-            if name in given and given.get(parameter) is None and parameter not in kwargs:
+            if name in given and parameter not in given:
                 found = tree.map_structure(masks.mask_of, given[name])
                 if any(mask is not None for mask in tree.leaves(found)):
                     filled[parameter] = found
+                elif whole:
+                    filled[parameter] = None
         return filled
 
     def _describe(self, args: Any, kwargs: Any) -> str:
@@ -785,9 +817,17 @@ class Layer(config.Configurable):
 
     def _mask_outputs(self, signature: _Signature, args: Any, kwargs: Any, outputs: Any) -> None:
         """Let masks travel on with values (or with Specs, inside a call that is being recorded)."""
-        custom = type(self).compute_mask is not Layer.compute_mask
+        custom = self._has_mask_rule()
         if not custom and not self.supports_masking:
+            for output in tree.leaves(outputs):
+                if type(output) is Spec and output.mask is not None and output.mask.lost is not None:
+                    if not signature.mask_for:
+                        self._warn_lost(output.mask.lost, user_line())
+                    output.mask = None
             return
+        for output in tree.leaves(outputs):
+            if type(output) is Spec:
+                output.mask = None
         inputs = self._first(args, kwargs)
         previous = tree.map_structure(masks.mask_of, inputs)
         if kwargs.get("mask") is not None and not isinstance(kwargs["mask"], bool):

@@ -73,7 +73,7 @@ class EinsumDense(Layer):
 
     def build(self, input_shape: Any) -> None:
         """Make the kernel, and the bias."""
-        sizes, elided = self._sizes(input_shape)
+        sizes, elided = self._letter_sizes(input_shape)
         _, kernel, result, dots = self._terms
         kernel_initializer = self.kernel_initializer
         if isinstance(kernel_initializer, initializers.VarianceScaling) and (
@@ -84,7 +84,7 @@ class EinsumDense(Layer):
             kernel_initializer.output_axes = [i for i, letter in enumerate(kernel) if letter in result]
         self.kernel = self.add_weight(
             name="kernel",
-            shape=tuple(self._known(letter, sizes, input_shape) for letter in kernel),
+            shape=tuple(self._known_size(letter, sizes, input_shape) for letter in kernel),
             initializer=kernel_initializer,
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
@@ -92,7 +92,7 @@ class EinsumDense(Layer):
         self.bias = None
         if self.bias_axes is not None:
             axes = result[min(map(result.find, self.bias_axes)) :]
-            shape = [self._known(letter, sizes, input_shape) if letter in self.bias_axes else 1 for letter in axes]
+            shape = [self._known_size(letter, sizes, input_shape) if letter in self.bias_axes else 1 for letter in axes]
             self.bias = self.add_weight(
                 name="bias",
                 shape=(*shape, *([1] * elided if dots == "right" else [])),
@@ -103,7 +103,7 @@ class EinsumDense(Layer):
         self.input_spec = InputSpec(ndim=len(input_shape))
         self.built = True
 
-    def _sizes(self, input_shape: Any) -> tuple[dict[str, Any], int]:
+    def _letter_sizes(self, input_shape: Any) -> tuple[dict[str, Any], int]:
         """The size of each letter of the input and output, and for how many axes `...` stands."""
         term, kernel, result, dots = self._terms
         owner = f"EinsumDense({self.equation!r})"
@@ -140,7 +140,7 @@ class EinsumDense(Layer):
                 raise ArgumentError(f"{owner} got bias_axes={self.bias_axes!r}", f"letters of the output {result!r}")
         return sizes, elided
 
-    def _known(self, letter: str, sizes: dict[str, Any], input_shape: Any) -> int:
+    def _known_size(self, letter: str, sizes: dict[str, Any], input_shape: Any) -> int:
         size = sizes[letter]
         if size is None:
             raise ShapeError(

@@ -86,14 +86,14 @@ class Embedding(Layer):
         return ops.cast(gather(self.embeddings, self._positions(inputs), axis=0), self.compute_dtype)
 
     def _positions(self, inputs: Any) -> Any:
-        """The inputs as int32 or int64; what no int32 holds becomes -1, which no row has."""
+        """The inputs as int32; what no int32 holds becomes -1, which no row has."""
         kind = dtype_of(inputs)
-        if kind in dtypes.FLOATS or kind == "float" or kind in ("uint32", "uint64"):
+        if kind in dtypes.FLOATS or kind in ("float", "int64", "uint32", "uint64"):
             inside = ops.less(inputs, self.input_dim)
-            if kind not in ("uint32", "uint64"):
+            if not kind.startswith("u"):
                 inside = ops.logical_and(inside, ops.greater(inputs, -1))  # not so for NaN
             return ops.where(inside, ops.cast(ops.where(inside, inputs, 0), "int32"), -1)
-        return inputs if kind in ("int32", "int64") else ops.cast(inputs, "int32")
+        return inputs if kind == "int32" else ops.cast(inputs, "int32")
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
         """False where the input is 0, if `mask_zero`."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 from cornu.core import dtypes
-from cornu.core.dims import BATCH, Dim, keras_shape
+from cornu.core.dims import BATCH, Dim
 from cornu.core.errors import ArgumentError, UnsupportedError
 from cornu.core.spec import Spec
 from cornu.graph.symbolic import SymbolicTensor, record
@@ -80,8 +80,11 @@ class InputLayer(Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Its shape, dtype and name, as Keras writes them."""
-        shape = tuple(None if isinstance(size, str) else size for size in self.batch_shape)
-        found = {"batch_shape": keras_shape(shape), "dtype": self._values_dtype, "sparse": False, "ragged": False}
+        plain = [BATCH, *(Dim(f"{self.name}.{axis}") for axis in range(1, len(self.batch_shape)))]
+        shape = tuple(
+            None if isinstance(size, Dim) and size == own else size for size, own in zip(self.batch_shape, plain, strict=True)
+        )
+        found = {"batch_shape": shape, "dtype": self._values_dtype, "sparse": False, "ragged": False}
         return {**found, "name": self.name, **({"optional": True} if self.optional else {})}
 
 

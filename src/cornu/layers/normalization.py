@@ -14,8 +14,8 @@ __all__ = [
     "BatchNormalization", "GroupNormalization", "LayerNormalization", "RMSNormalization", "UnitNormalization",
 ]  # fmt: skip
 
-_NUMBER = Field(lambda v: isinstance(v, numbers.Real) and v >= 0, "a number from 0 on")
-_MOMENTUM = Field(lambda v: isinstance(v, numbers.Real) and 0 <= v <= 1, "a number from 0 to 1")
+_NUMBER = Field(lambda v: isinstance(v, numbers.Real) and float(v) >= 0, "a number from 0 on")
+_MOMENTUM = Field(lambda v: isinstance(v, numbers.Real) and 0 <= float(v) <= 1, "a number from 0 to 1")
 _GROUPS = Field(lambda v: v == -1 or POSITIVE.valid(v), "a whole number above zero, or -1 (one group for each channel)")
 
 # What Keras adds to the number of elements that a mask counts, so that none is not divided by 0.
@@ -141,6 +141,9 @@ class BatchNormalization(Scaling):
         >>> layer.moving_mean.numpy().tolist()
         [1.0]
     """
+
+    moving_mean: Any
+    moving_variance: Any
 
     def __init__(
         self,

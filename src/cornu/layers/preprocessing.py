@@ -98,11 +98,11 @@ class Normalization(Layer):
                 "known sizes on these axes",
                 "give them in Input(shape=...), or axis=None",
             )
-        self._kept = tuple(kept)
-        self._sizes = tuple(int(input_shape[axis]) for axis in kept)
+        self._kept_axes = tuple(kept)
+        self._kept_sizes = tuple(int(input_shape[axis]) for axis in kept)
         self._broadcast = tuple(int(input_shape[axis]) if axis in kept else 1 for axis in range(rank))
         if self.input_mean is None:
-            own = {"shape": self._sizes, "trainable": False}
+            own = {"shape": self._kept_sizes, "trainable": False}
             self.adapt_mean = self.add_weight(name="mean", initializer="zeros", **own)
             self.adapt_variance = self.add_weight(name="variance", initializer="ones", **own)
             self.count = self.add_weight(name="count", shape=(), dtype="int32", initializer="zeros", trainable=False)
@@ -114,12 +114,12 @@ class Normalization(Layer):
         """A given statistic in the shape of the kept axes, 1 on the others."""
         array = np.asarray(value, dtypes.numpy_dtype(dtypes.floatx()))
         shape = [1] * len(self._broadcast)
-        for axis, size in zip(reversed(self._kept), reversed(array.shape), strict=False):
+        for axis, size in zip(reversed(self._kept_axes), reversed(array.shape), strict=False):
             shape[axis] = size
         try:
             return np.broadcast_to(array.reshape(shape), self._broadcast)
         except ValueError:
-            expected = f"a shape that broadcasts to {self._sizes}, the sizes of axes {self.axis}"
+            expected = f"a shape that broadcasts to {self._kept_sizes}, the sizes of axes {self.axis}"
             raise ArgumentError(f"Normalization got a mean or variance of shape {array.shape}", expected) from None
 
     def _statistics(self) -> tuple[Any, Any]:
@@ -172,10 +172,10 @@ class Normalization(Layer):
                 rank = batch.ndim
                 keeps_batch = any(axis % rank == 0 for axis in self.axis if -rank <= axis < rank)
                 self._build_with({"inputs": batch.shape if keeps_batch else (None, *batch.shape[1:])})
-            if batch.ndim != len(self._broadcast) or tuple(batch.shape[axis] for axis in self._kept) != self._sizes:
-                expected = f"{len(self._broadcast)} axes, of sizes {self._sizes} on axes {self._kept}"
+            if batch.ndim != len(self._broadcast) or tuple(batch.shape[axis] for axis in self._kept_axes) != self._kept_sizes:
+                expected = f"{len(self._broadcast)} axes, of sizes {self._kept_sizes} on axes {self._kept_axes}"
                 raise DataError(f"adapt got a batch of shape {batch.shape}", expected)
-            reduced = tuple(axis for axis in range(batch.ndim) if axis not in self._kept)
+            reduced = tuple(axis for axis in range(batch.ndim) if axis not in self._kept_axes)
             here = math.prod(batch.shape[axis] for axis in reduced)
             if not here:
                 continue

@@ -128,7 +128,7 @@ class Cropping(Spatial):
             ShapeError: if nothing would be left.
         """
         sizes = ops.shape(inputs)
-        ranges = {}
+        ranges: dict[int, Any] = {}
         for axis, (before, after) in zip(self._space, self._pairs(self.cropping), strict=True):
             size = sizes[axis]
             if not isinstance(size, Dim) and size <= before + after:
@@ -245,7 +245,7 @@ def _interpolated(x: Any, axis: int, factor: int, name: str) -> Any:
         if not weights.any():
             continue
         column = ops.cast(weights.reshape([factor if i == axis + 1 else 1 for i in range(rank + 1)]), ops.dtype(x))
-        window = {axis: (reach + shift, reach + shift + size, 1)}
+        window: dict[int, Any] = {axis: (reach + shift, reach + shift + size, 1)}
         total = ops.add(total, ops.multiply(ops.expand_dims(strided_slice(around, window), axis + 1), column))
         weight = ops.add(weight, ops.multiply(ops.expand_dims(strided_slice(present, window), axis + 1), column))
     sizes = [extent * factor if i == axis else extent for i, extent in enumerate(ops.shape(x))]

@@ -89,12 +89,14 @@ class Lambda(Layer):
     def _carried(self, inputs: Any, previous: Any) -> Any:
         """What becomes of the input's mask: the function is run on Specs that carry it."""
 
-        def spec(value: Any, mask: Any) -> Any:
+        def spec(value: Any, mask: Any = None) -> Any:
+            if value is None:
+                return None
             known = value.spec if type(value) is SymbolicTensor else to_spec(value)
             return Spec(known.shape, known.dtype, None if mask is None else masks.Tag((mask,)))
 
         with context.abstract():
-            outputs = self.call(tree.map_structure(spec, inputs, previous), previous)
+            outputs = self.call(tree.map_structure(spec, inputs, previous), tree.map_structure(spec, previous))
         results = []
         for output in tree.leaves(outputs):
             tag = getattr(output, "mask", None)

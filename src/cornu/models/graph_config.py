@@ -18,14 +18,16 @@ def functional_config(model: Any) -> dict[str, Any]:
     """The graph of a model as Keras writes it: its layers and op nodes, each with the calls it makes."""
     function = model._graph("config")
     plan = function.plan
-    nodes = sorted({id(n): n for n in (*plan.nodes, *(t.node for t in plan.inputs))}.values(), key=lambda node: node.order)
+    nodes = sorted({id(n): n for n in (*plan.shown, *(t.node for t in plan.inputs))}.values(), key=lambda node: node.order)
     names = _unique_names(plan.operations)
     place: dict[int, tuple[str, int]] = {}
     calls: dict[str, int] = {}
+    own: dict[int, list[Node]] = {}
     for node in nodes:
         name = names[id(node) if node.is_op else id(node.operation)]
         place[id(node)] = name, calls.get(name, 0)
         calls[name] = calls.get(name, 0) + 1
+        own.setdefault(id(node) if node.is_op else id(node.operation), []).append(node)
 
     def history(tensor: SymbolicTensor) -> list[Any]:
         name, index = place[id(tensor.node)]
@@ -41,13 +43,12 @@ def functional_config(model: Any) -> dict[str, Any]:
     for operation in plan.operations:
         is_op = isinstance(operation, Node)
         name = names[id(operation)]
-        own = [operation] if is_op else [node for node in nodes if node.operation is operation]
         if is_op:
             static = arguments_of(operation.operation, operation.kwargs)[1]
             given = op_config(operation.operation, name, static)
         else:
             given = serialize_object(operation)
-        inbound = [_call_config(node, history) for node in own if node.parents]
+        inbound = [_call_config(node, history) for node in own.get(id(operation), []) if node.given or is_op]
         layers.append({**given, "name": name, "inbound_nodes": inbound})
     return {
         "name": model.name,
@@ -89,7 +90,7 @@ def _call_config(node: Node, history: Any) -> dict[str, Any]:
     if node.is_op:
         args, kwargs = arguments_of(node.operation, node.kwargs)[0], {}
     else:
-        args, kwargs = list(node.args), node.kwargs
+        args, kwargs = list(node.args), node.given_kwargs
     return {"args": tree.map_structure(write, args), "kwargs": tree.map_structure(write, kwargs)}
 
 
@@ -183,4 +184,4 @@ def _places(value: Any, find: Any) -> Any:
         return {key: _places(item, find) for key, item in value.items()}
     if len(value) == 3 and isinstance(value[0], str) and isinstance(value[1], int):
         return find(value)
-    return [_places(item, find) for item in value]
+    return type(value)(_places(item, find) for item in value)

@@ -4,17 +4,19 @@ Three ways to make one: `Model(inputs, outputs)` from symbolic tensors (a `Funct
 A subclass may also be made from a graph: `MyModel(inputs, outputs)`, or `super().__init__(inputs, outputs)`.
 """
 
+import warnings
 from typing import Any
 
 from cornu import saving
 from cornu.core import config, tree
-from cornu.core.errors import ArgumentError, BuildError, GraphError, UnsupportedError, near_miss
+from cornu.core.errors import ArgumentError, BuildError, GraphError, MaskWarning, UnsupportedError, near_miss
 from cornu.core.family import deserialize_object
-from cornu.graph import masks
 from cornu.graph.function import Function
-from cornu.graph.symbolic import Node, SymbolicTensor
-from cornu.layers._names import auto_name
-from cornu.layers.base import Layer, shapes_to_specs
+from cornu.graph.symbolic import Node, SymbolicTensor, aside
+from cornu.core.names import auto_name
+from cornu.layers._tracking import children
+from cornu.layers.base import Layer, _internal, shapes_to_specs
+from cornu.layers.input_layer import InputLayer
 from cornu.models.graph_config import functional_config, functional_from_config
 from cornu.models.summary import print_summary
 from cornu.training.trainer import Trainer
@@ -22,7 +24,7 @@ from cornu.training.trainer import Trainer
 __all__ = ["Functional", "Model"]
 
 
-class Model(Trainer, Layer):
+class Model(Trainer):
     """A layer with `compile`, `fit`, `evaluate`, `predict`, `save` and `summary`.
 
     Args:
@@ -44,6 +46,7 @@ class Model(Trainer, Layer):
     """
 
     _function: Function | None
+    _layers: list[Layer]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         if cls is Model and _is_graph(args, kwargs):
@@ -59,8 +62,10 @@ class Model(Trainer, Layer):
         else:
             Layer.__init__(self, *args, **kwargs)
 
-    def _set_base(self, **given: Any) -> None:
+    def _set_base(self, **given: Any) -> None:  # type: ignore[override]
         super()._set_base(**given)
+        if type(self).compute_mask is Model.compute_mask:
+            vars(self)["supports_masking"] = False
         vars(self).setdefault("_function", None)
         self._set_trainer()
 
@@ -68,7 +73,7 @@ class Model(Trainer, Layer):
         """Take a graph as what `call` computes."""
         if self._name is None:
             vars(self)["_name"] = auto_name(type(self))
-        self._function = Function(inputs, outputs, self.name)
+        self._function = _from_inputs(Function(inputs, outputs, self.name))
         names: dict[str, Layer] = {}
         for operation in self._function.plan.operations:
             if isinstance(operation, Layer):
@@ -89,12 +94,7 @@ class Model(Trainer, Layer):
             raise UnsupportedError(
                 f"model {type(self).__name__} has no `call` and no graph", "call(self, inputs), or Model(inputs, outputs)"
             )
-        given = [m for m in tree.leaves(mask) if m is not None] if mask is not None else []
-        if given:
-            for value, one in zip(self._function.bind(inputs), tree.leaves(mask), strict=False):
-                if one is not None and masks.mask_of(value) is None:
-                    masks.set_mask(value, one)
-        return self._function(inputs, self._keep, follow_masks=bool(given))
+        return self._function(inputs, self._keep, mask)
 
     _keep = None
 
@@ -105,23 +105,23 @@ class Model(Trainer, Layer):
         return super()._convert(argument)
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
-        """The masks of the outputs, computed from the graph's own masks."""
-        if self._function is None:
-            return previous_mask
-        outputs = self._function.flat_outputs
-        wanted = [tensor.mask for tensor in outputs]
-        if all(mask is None for mask in wanted):
-            return None
-        inner = Function(self._function.inputs, [mask for mask in wanted if mask is not None], self.name)
-        found = iter(inner(inputs))
-        return tree.pack(self._function.outputs, [next(found) if mask is not None else None for mask in wanted])
+        """The masks of the outputs: those made in the graph, and those that come with the inputs and last until the outputs."""
+        return previous_mask if self._function is None else self._function.masks(inputs, previous_mask)
+
+    def _has_mask_rule(self) -> bool:
+        return type(self).compute_mask is not Model.compute_mask or self._function is not None
+
+    def _mask_outputs(self, signature: Any, args: Any, kwargs: Any, outputs: Any) -> None:
+        # A graph gives its outputs their masks itself.
+        if self._function is None or type(self).compute_mask is not Model.compute_mask:
+            super()._mask_outputs(signature, args, kwargs, outputs)
 
     # ------------------------------------------------ looking inside
 
     def _children(self) -> list[Any]:
         if self._function is None:
             return super()._children()
-        own = super()._children()
+        own = children(self, (Layer,), lambda name: name in ("_function", "_layers") or _internal(name))
         held = {id(layer) for layer in self._layers}
         return [*self._layers, *(item for item in own if id(item) not in held)]
 
@@ -180,6 +180,9 @@ class Model(Trainer, Layer):
         if isinstance(function.outputs, dict):
             return [str(path[-1]) for path, _ in tree.flatten_with_path(function.outputs)]
         return [tensor.node.name for tensor in function.flat_outputs]
+
+    def _known_output_names(self) -> list[str] | None:
+        return None if self._function is None else self.output_names
 
     @property
     def input_shape(self) -> Any:
@@ -296,6 +299,30 @@ class Functional(Model):
 
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(inputs, outputs, name=name, **kwargs)
+
+
+def _from_inputs(function: Function) -> Function:
+    """A function that begins at `Input`s: where it begins inside a graph, the part of the graph is made once more behind new ones."""
+    if all(isinstance(tensor.node.operation, InputLayer) for tensor in function.flat_inputs):
+        return function
+    taken = {node.operation.name for node in function.plan.shown}
+    inputs = []
+    for tensor in function.flat_inputs:
+        if isinstance(tensor.node.operation, InputLayer):
+            inputs.append(tensor)
+            continue
+        if tensor.mask is not None:
+            warnings.warn(
+                f"the model {function.owner!r} begins at {tensor.name!r}, which has a mask; the mask is not part of it: "
+                "call it on values that carry one, or give it: model(x, mask=mask)",
+                MaskWarning,
+                stacklevel=4,
+            )
+        name = tensor.path if tensor.path not in taken else f"{tensor.name}_input"
+        inputs.append(InputLayer(batch_shape=tensor.shape, dtype=tensor.dtype, name=name.replace(":", "_")).make())
+    with aside():
+        outputs = function.plan.replay(inputs)
+    return Function(tree.pack(function.inputs, inputs), tree.pack(function.outputs, outputs), function.owner)
 
 
 def _enter(found: dict[str, Any], path: str, node: Node) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from cornu.core import context, tree
 from cornu.core.dims import keras_shape
 from cornu.core.errors import ArgumentError, DtypeError, GraphError
+from cornu.graph.function import Function
 from cornu.graph.symbolic import SymbolicTensor
 from cornu.layers.base import Layer, structure_version
 from cornu.layers.input_layer import InputLayer
@@ -31,9 +32,14 @@ class Sequential(Model):
         10
     """
 
+    _stack: list[Layer]
+    _given_input: InputLayer | None
+
     def __init__(self, layers: Any = None, trainable: bool = True, name: str | None = None) -> None:
         Layer.__init__(self, trainable=trainable, name=name)
         vars(self)["_stack"] = []
+        vars(self)["_names"] = set()
+        vars(self)["_marks"] = []
         vars(self)["_given_input"] = None
         for layer in [] if layers is None else layers if isinstance(layers, (list, tuple)) else [layers]:
             self.add(layer, rebuild=False)
@@ -50,7 +56,7 @@ class Sequential(Model):
             layer = layer.node.operation
         if not isinstance(layer, Layer):
             raise DtypeError(f"Sequential got {layer!r:.60} ({type(layer).__name__})", "a layer", "wrap a function in Lambda")
-        if any(known.name == layer.name for known in self._stack):
+        if layer.name in self._names:
             raise GraphError(f"Sequential {self.name!r} has two layers named {layer.name!r}", "a name of its own for each")
         if isinstance(layer, InputLayer):
             if self._stack or self._given_input is not None:
@@ -59,7 +65,10 @@ class Sequential(Model):
         else:
             if not self._stack and self._given_input is None and layer._batch_shape is not None:
                 vars(self)["_given_input"] = InputLayer(batch_shape=layer._batch_shape)
+            if rebuild and self._marks:  # the graph grows by one call
+                self._marks.append(layer(self._marks[-1]))
             self._stack.append(layer)
+            self._names.add(layer.name)
         if rebuild:
             self._rebuild()
 
@@ -68,6 +77,8 @@ class Sequential(Model):
         if not self._stack:
             raise ArgumentError(f"Sequential {self.name!r} has no layer to take off", "at least one layer")
         layer: Layer = self._stack.pop()
+        self._names.discard(layer.name)
+        del self._marks[len(self._stack) + 1 :]
         if rebuild:
             self._rebuild()
         return layer
@@ -76,19 +87,31 @@ class Sequential(Model):
         structure_version[0] += 1
         self._function = None
         vars(self)["built"] = False
-        if self._given_input is not None and self._stack:
+        if self._marks and self._stack:
+            vars(self)["built"] = vars(self)["_waiting"] = True
+        elif self._given_input is not None and self._stack:
             self._make(self._given_input)
-        elif not self._stack and self._given_input is None:
-            vars(self)["_layers"] = []
 
     def _make(self, source: InputLayer) -> None:
-        x: Any = source.make()
-        start = x
+        marks: list[Any] = [source.make()]
         with context.abstract(False):
             for layer in self._stack:
-                x = layer(x)
-        self._set_graph(start, x)
-        vars(self)["_layers"] = list(self._stack)
+                marks.append(layer(marks[-1]))
+        vars(self)["_marks"] = marks  # the input, and the output of each layer
+        vars(self)["built"] = vars(self)["_waiting"] = True
+
+    @property
+    def _function(self) -> Function | None:
+        """The graph; worked out when somebody asks, so that layers can be added one by one at no cost."""
+        if vars(self).get("_waiting"):
+            vars(self)["_waiting"] = False
+            self._set_graph(self._marks[0], self._marks[-1])
+        found: Function | None = vars(self).get("_made")
+        return found
+
+    @_function.setter
+    def _function(self, function: Function | None) -> None:
+        vars(self)["_made"] = function
 
     def build(self, input_shape: Any = None) -> None:
         """Make the graph for inputs of this shape (with the batch, `None` for unknown sizes)."""

@@ -36,7 +36,7 @@ class Tree:
     """Annotation of a parameter that takes a nested structure of arrays."""
 
 
-_ARRAYS = (Spec, list[Spec], Spec | None, Tree)
+_ARRAYS = (Spec, list[Spec], Spec | None, Tree, Tree | None)
 
 all_ops: dict[str, "Op"] = {}
 
@@ -50,8 +50,8 @@ class Interpreter:
 
     rank = 0
 
-    def apply(self, op: "Op", args: tuple[Any, ...], static: dict[str, Any]) -> Any:
-        """The result of `op(*args, **static)`."""
+    def apply(self, op: "Op", arrays: dict[str, Any], static: dict[str, Any]) -> Any:
+        """The result of an op for arrays and static arguments, both by name."""
         raise NotImplementedError
 
 
@@ -80,7 +80,7 @@ class Op:
         self.names = tuple(parameter.name for parameter in self.parameters)
         self.arrays = frozenset(p.name for p in self.parameters if p.annotation in _ARRAYS)
         self.lists = frozenset(p.name for p in self.parameters if p.annotation == list[Spec])
-        self.trees = frozenset(p.name for p in self.parameters if p.annotation is Tree)
+        self.trees = frozenset(p.name for p in self.parameters if p.annotation in (Tree, Tree | None))
         self.defaults = {p.name: p.default for p in self.parameters if p.default is not p.empty}
 
     def __repr__(self) -> str:

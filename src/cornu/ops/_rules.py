@@ -11,6 +11,8 @@ __all__ = ["Constraint", "axes_of", "axis_of", "broadcast_shapes", "constraints"
 # (one size, the other, what they are): sizes that must prove equal when the model runs.
 Constraint = tuple[Size, Size, str]
 constraints: ContextVar[list[Constraint] | None] = ContextVar("cornu_constraints", default=None)
+# What sizes are of which one may be 1 instead.
+BROADCAST = "sizes that are broadcast"
 
 
 def require_equal(a: Size, b: Size, what: str) -> Size:
@@ -52,6 +54,9 @@ def broadcast_shapes(*shapes: tuple[Size, ...]) -> tuple[Size, ...]:
                         "shapes " + " and ".join(map(shape_text, shapes)) + " do not broadcast",
                         f"sizes that are equal or 1, counted from the last axis; {size} and {mine} are neither",
                     )
+                noted = constraints.get()
+                if noted is not None and size != mine and 1 not in (size, mine):
+                    noted.append((size, mine, BROADCAST))
                 size = Dim.operation("broadcast", size, mine)
         result.append(size)
     return tuple(result)

@@ -238,7 +238,8 @@ def convolution(x: Spec, kernel: Spec, strides=(), padding=(), dilation=(), grou
             f"{kernel.shape[-2] * groups} channels, and filters that {groups} divides",
         )
     space = [
-        _window_size(*row) for row in zip(x.shape[1:-1], kernel.shape[:-2], strides, padding, dilation, strict=True)
+        _window_size(*row)  # type: ignore[arg-type]
+        for row in zip(x.shape[1:-1], kernel.shape[:-2], strides, padding, dilation, strict=True)
     ]
     return Spec((x.shape[0], *space, filters), x.dtype)
 

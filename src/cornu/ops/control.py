@@ -30,7 +30,7 @@ def _same_specs(before: Any, after: Any, what: str) -> None:
 
 
 @primitive(family="control")
-def scan(f: Callable, init: Tree, xs: Tree = None, length=None, reverse=False, unroll=1) -> Any:
+def scan(f: Callable, init: Tree, xs: Tree | None = None, length=None, reverse=False, unroll=1) -> Any:
     """A loop that carries a state along an axis and collects what each step gives.
 
     Args:
@@ -96,9 +96,10 @@ def while_loop(cond: Callable, body: Callable, loop_vars: Tree, maximum_iteratio
 
 
 @primitive(family="control")
-def cond_of(pred: Spec, true_fn: Callable, false_fn: Callable, operands: Tree = ()) -> Any:
+def cond_of(pred: Spec, true_fn: Callable, false_fn: Callable, operands: Tree | None = None) -> Any:
     """`cond` with its operands given."""
-    chosen, other = true_fn(*operands), false_fn(*operands)
+    given: Any = operands or ()
+    chosen, other = true_fn(*given), false_fn(*given)
     _same_specs(chosen, other, "false_fn of cond")
     return tree.map_structure(lambda leaf: None if leaf is None else to_spec(leaf), chosen)
 
@@ -190,7 +191,7 @@ def unrolled_while_loop(cond: Callable, body: Callable, loop_vars: Any, maximum_
 
 def unrolled_cond_of(pred: Any, true_fn: Callable, false_fn: Callable, operands: Any) -> Any:
     """`cond` as Python's `if`."""
-    return true_fn(*operands) if bool(_plain(pred)) else false_fn(*operands)
+    return (true_fn if bool(_plain(pred)) else false_fn)(*(operands or ()))
 
 
 def _plain(value: Any) -> Any:
@@ -199,4 +200,4 @@ def _plain(value: Any) -> Any:
     return value if owner is None else owner.plain(value)
 
 
-UNROLLED = {"scan": unrolled_scan, "while_loop": unrolled_while_loop, "cond_of": unrolled_cond_of}
+UNROLLED: dict[str, Callable[..., Any]] = {"scan": unrolled_scan, "while_loop": unrolled_while_loop, "cond_of": unrolled_cond_of}

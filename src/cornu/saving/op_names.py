@@ -5,7 +5,7 @@ from typing import Any
 from cornu import ops
 from cornu.core.errors import SavingError
 from cornu.core.family import deserialize_object, serialize_object
-from cornu.layers._names import snake_case
+from cornu.core.names import snake_case
 from cornu.ops._declare import Op, all_ops
 
 __all__ = ["arguments_of", "is_op_config", "op_config", "op_of"]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cornu.core.errors import CornuError, SavingError
-from cornu.layers._names import snake_case
+from cornu.core.names import snake_case
 from cornu.layers.base import Layer
 from cornu.losses import Loss
 from cornu.metrics import Metric
@@ -19,7 +19,7 @@ from cornu.training.trainer import Trainer
 __all__ = ["walk"]
 
 _SAVEABLE = (Layer, Optimizer, Metric, Loss)
-_NEVER = {"_layers", "_stack", "_given_input", "_function", "_objective", "_cache", "_compile_arguments", "history", "metrics", "loss"}
+_NEVER = {"_layers", "_stack", "_marks", "_made", "_given_input", "_function", "_objective", "_cache", "_compile_arguments", "history", "metrics", "loss"}
 
 
 @functools.cache

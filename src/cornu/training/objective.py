@@ -228,15 +228,24 @@ def _masked(weight: Any, output: Any) -> Any:
     return _a.multiply(weight, mask)
 
 
+_CROSSENTROPIES = {
+    "BinaryAccuracy": _metrics.BinaryCrossentropy,
+    "CategoricalAccuracy": _metrics.CategoricalCrossentropy,
+    "SparseCategoricalAccuracy": _metrics.SparseCategoricalCrossentropy,
+}
+
+
 def _metric(given: Any, loss: Any, target: Any, output: Any) -> Any:
     """A metric from what `compile` was given for an output."""
     if isinstance(given, str) and given.lower() in ("accuracy", "acc", "crossentropy", "ce"):
         shape = shape_of(target) if target is not None else shape_of(output)
-        if given.lower() in ("accuracy", "acc"):
-            made = _metrics.accuracy_for(shape, shape_of(output))
+        made = _metrics.accuracy_for(shape, shape_of(output))
+        kind = made if isinstance(made, type) else type(made)
+        if given.lower() in ("crossentropy", "ce"):
+            kind = _CROSSENTROPIES[kind.__name__]
+            made = kind(from_logits=getattr(loss, "from_logits", False))
         else:
-            made = _metrics.crossentropy_for(shape, shape_of(output), loss)
-        made = made() if isinstance(made, type) else made
+            made = kind()
         made.name = given
         return made
     made = _metrics.get(given)

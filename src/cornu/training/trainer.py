@@ -27,13 +27,21 @@ from cornu.training.step import State, forward_step, note_loss, train_step
 __all__ = ["Trainer"]
 
 
-class Trainer:
-    """Training for models; mixed into `Model`."""
+class Trainer(Layer):
+    """A layer that can be trained; the base of `Model`."""
 
     optimizer: Any
-    name: str
-    variables: list[Variable]
-    trainable_variables: list[Variable]
+    stop_training: bool
+    stop_evaluating: bool
+    stop_predicting: bool
+    run_eagerly: bool
+    history: Any
+    _objective: Objective | None
+    _compile_arguments: dict[str, Any] | None
+    _compile_engine: str | None
+    _guard: bool
+    _cache: dict[Any, Any]
+    _step_number: int
 
     def _set_trainer(self) -> None:
         own = vars(self)
@@ -82,7 +90,7 @@ class Trainer:
             stop_on_nonfinite: whether training stops, on the last good weights, when the loss or a weight is not finite.
         """
         optimizer = optimizers.get(optimizer)
-        if auto_scale_loss and self.dtype_policy.name == "mixed_float16":  # type: ignore[attr-defined]
+        if auto_scale_loss and self.dtype_policy.name == "mixed_float16":
             if not isinstance(optimizer, optimizers.LossScaleOptimizer):
                 optimizer = optimizers.LossScaleOptimizer(optimizer, name="loss_scale_optimizer")
         if not isinstance(steps_per_execution, int) or steps_per_execution < 1:
@@ -124,7 +132,7 @@ class Trainer:
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as a file says."""
         self.compile(**config)
-        if self.built:  # type: ignore[attr-defined]
+        if self.built:
             self.optimizer.build(self.trainable_variables)
 
     def _need_compiled(self, what: str) -> None:
@@ -147,7 +155,7 @@ class Trainer:
         if self._objective is not None:
             for name, metric in self._objective.all():
                 found[id(metric)] = (name, metric)
-        for layer in self._flatten_layers():  # type: ignore[attr-defined]
+        for layer in self._flatten_layers():
             for metric in _metrics_of(layer):
                 found.setdefault(id(metric), (metric.name, metric))
         return list(found.values())
@@ -197,7 +205,7 @@ class Trainer:
         if self._objective is not None:
             self._bind_objective(y, y_pred)
             total, each = self._objective.loss(y, y_pred, sample_weight)
-        for penalty in self.losses:  # type: ignore[attr-defined]
+        for penalty in self.losses:
             penalty = _e.cast(penalty, "float32")
             total = penalty if total is None else _a.add(total, penalty)
         if total is None:
@@ -218,10 +226,11 @@ class Trainer:
         return self.get_metrics_result()
 
     def _known_output_names(self) -> list[str] | None:
-        return self.output_names if getattr(self, "_function", None) is not None else None  # type: ignore[attr-defined]
+        """The names of the outputs, where the model knows them before it runs."""
+        return None
 
     def _bind_objective(self, y: Any, y_pred: Any) -> None:
-        if not self._objective.built:
+        if self._objective is not None and not self._objective.built:
             self._objective.build(y, y_pred, self._known_output_names())
 
     def train_step(self, data: Any) -> dict[str, Any]:
@@ -237,7 +246,7 @@ class Trainer:
         variables = self.trainable_variables
 
         def forward() -> Any:
-            y_pred = self(x, training=True)  # type: ignore[operator]
+            y_pred = self(x, training=True)
             loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
             return self.optimizer.scale_loss(loss), (loss, y_pred, tree.map_structure(masks.mask_of, y_pred))
 
@@ -253,13 +262,13 @@ class Trainer:
     def test_step(self, data: Any) -> dict[str, Any]:
         """One step of evaluation; `data` as for `train_step`."""
         x, y, sample_weight = unpack(data)
-        y_pred = self(x, training=False)  # type: ignore[operator]
+        y_pred = self(x, training=False)
         self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False)
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
     def predict_step(self, data: Any) -> Any:
         """The outputs for a batch; `data` as for `train_step`."""
-        return self(unpack(data)[0], training=False)  # type: ignore[operator]
+        return self(unpack(data)[0], training=False)
 
     # ------------------------------------------------ compiled steps
 
@@ -292,7 +301,7 @@ class Trainer:
             try:
                 return step(*args)
             finally:
-                self._clear_losses()  # type: ignore[attr-defined]
+                self._clear_losses()
 
         return run
 
@@ -315,7 +324,7 @@ class Trainer:
             try:
                 with context.abstract(), context.bind([], []):
                     specs = tree.map_structure(lambda leaf: None if leaf is None else to_spec(leaf), (x, y, sample_weight))
-                    y_pred = self(specs[0], training=True)  # type: ignore[operator]
+                    y_pred = self(specs[0], training=True)
                     if objective and self._objective is not None:
                         self._bind_objective(specs[1], y_pred)
                         self._objective.loss(specs[1], y_pred, specs[2])
@@ -328,8 +337,8 @@ class Trainer:
                 raise
             except (TypeError, AttributeError):
                 # Native functions of an engine do not know Specs: make the variables by a real call instead.
-                self(x, training=False)  # type: ignore[operator]
-            self._clear_losses()  # type: ignore[attr-defined]
+                self(x, training=False)
+            self._clear_losses()
             if self.optimizer is not None and self.trainable_variables and not self.optimizer.built:
                 self.optimizer.build(self.trainable_variables)
 
@@ -509,7 +518,7 @@ class Trainer:
         """
         chosen = self._engine(engine)
         source = as_source(x, batch_size=batch_size, steps=steps, shuffle=False, what="predict")
-        if not self.built or not self.variables:  # type: ignore[attr-defined]
+        if not self.built or not self.variables:
             self._prepare(chosen, source.peek(), objective=False)
         shown = 1 if verbose == "auto" else verbose
         total = steps or source.num_batches

@@ -19,7 +19,7 @@ _ELSEWHERE = {
     "get_custom_objects": "cornu.saving",
     "register_keras_serializable": "cornu.saving",
     "plot_model": "cornu.inspect.plot",
-    "clear_session": "cornu.layers._names",
+    "clear_session": "cornu.core.names",
 }
 
 

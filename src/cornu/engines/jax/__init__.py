@@ -20,6 +20,47 @@ __all__ = ["ENGINE"]
 _WIDE = ("float64", "int64", "uint64")
 
 
+class _Ordered:
+    """A structure with dicts in it, passed through `jax.jit` as a list: JAX would sort the keys."""
+
+    def __init__(self, leaves: list[Any], structure: Any) -> None:
+        self.leaves = leaves
+        self.structure = structure
+
+
+jax.tree_util.register_pytree_node(
+    _Ordered, lambda node: (node.leaves, node.structure), lambda structure, leaves: _Ordered(list(leaves), structure)
+)
+
+
+class _Structure:
+    """A structure as JAX's static data, which must be hashable."""
+
+    def __init__(self, like: Any) -> None:
+        self.like = tree.structure(like)
+        self.key = repr(self.like)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Structure) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+def _keep_order(result: Any) -> Any:
+    if isinstance(result, tuple):
+        return tuple(_keep_order(part) for part in result)
+    if isinstance(result, dict):
+        return _Ordered(tree.leaves(result), _Structure(result))
+    return result
+
+
+def _restore_order(result: Any) -> Any:
+    if isinstance(result, tuple):
+        return tuple(_restore_order(part) for part in result)
+    return tree.pack(result.structure.like, result.leaves) if isinstance(result, _Ordered) else result
+
+
 class JaxEngine(Engine):
     """Computes with `jax.numpy` and `jax.lax`, compiles with `jax.jit`, differentiates natively.
 
@@ -92,14 +133,14 @@ class JaxEngine(Engine):
 
         def traced(*args: Any) -> Any:
             with context.use_engine(self):
-                return function(*args)
+                return _keep_order(function(*args))
 
         compiled = jax.jit(traced, donate_argnums=(0,) if donate else ())
 
         def run(*args: Any) -> Any:
             wide = self.met_wide and self._is_wide(args)
             with jax.enable_x64(True) if wide else contextlib.nullcontext():
-                return compiled(*args)
+                return _restore_order(compiled(*args))
 
         return run
 

@@ -255,7 +255,7 @@ def _while_loop(cond: Any, body: Any, loop_vars: Any, maximum_iterations: Any) -
 
 
 def _cond(pred: Any, true_fn: Any, false_fn: Any, operands: Any) -> Any:
-    return lax.cond(jnp.reshape(jnp.asarray(pred), ()).astype(bool), lambda o: _arrays(true_fn(*o)), lambda o: _arrays(false_fn(*o)), operands)
+    return lax.cond(jnp.reshape(jnp.asarray(pred), ()).astype(bool), lambda o: _arrays(true_fn(*o)), lambda o: _arrays(false_fn(*o)), operands or ())
 
 
 TABLE |= {"scan": _scan, "while_loop": _while_loop, "cond_of": _cond}

@@ -283,6 +283,7 @@ class RNN(Layer):
             inputs = shapes_to_specs(shape, self.compute_dtype)
             states = tree.map_structure(_as_spec, self.get_initial_state(inputs.shape[0]))
             _called(self.cell, False)(inputs, states)
+        self.cell._clear_losses()
 
     def _make_states(self, batch: int) -> None:
         """Variables for the states, one for each array of the initial state."""
