@@ -123,6 +123,10 @@ class Engine(Interpreter):
             value = convert_to_numpy(value)
         return self.from_host(value)
 
+    def feed(self, value: Any) -> Any:
+        """A batch's array as an argument of a compiled function."""
+        return self.from_any(value)
+
     def infer(self, function: Callable[..., Any], specs: Any) -> Any:
         """The Specs a native function gives for Specs, by the engine's own abstract evaluation."""
         raise EngineError(f"engine {self.name!r} has no abstract evaluation", "a layer written with cornu.ops")

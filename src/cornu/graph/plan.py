@@ -158,7 +158,11 @@ class Plan:
         known: dict[int, Any] = {id(tensor): value for tensor, value in zip(self.inputs, values, strict=True)}
         for node in self.shown:
             arguments, named = _filled(node.args, known, sizes), _filled(node.given_kwargs, known, sizes)
-            self._enter(node, call(node.operation, *arguments, **named), known)
+            try:
+                self._enter(node, call(node.operation, *arguments, **named), known)
+            except CornuError as error:
+                error.locate(defined=node.where)
+                raise
         return [known[id(tensor)] for tensor in self.outputs]
 
 

@@ -27,8 +27,8 @@ class Rescaling(Layer):
 
     Example:
         >>> import cornu
-        >>> cornu.layers.Rescaling(1 / 255)([0, 51]).tolist()
-        [0.0, 0.20000000298023224]
+        >>> cornu.layers.Rescaling(0.5)([0, 51]).tolist()
+        [0.0, 25.5]
     """
 
     def __init__(self, scale: Any, offset: Any = 0.0, **kwargs: Any) -> None:

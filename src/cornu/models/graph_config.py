@@ -170,7 +170,7 @@ def _read_call(call: dict[str, Any], tensors: dict[tuple[str, int], Node], made:
             return deserialize_object(value)
         if isinstance(value, dict):
             return {key: read(item) for key, item in value.items()}
-        return [read(item) for item in value] if isinstance(value, list) else value
+        return type(value)(read(item) for item in value) if type(value) in (list, tuple) else value
 
     args, kwargs = read(call["args"]), read(call["kwargs"])
     if any(name not in made for name in missing):

@@ -73,7 +73,7 @@ class Runner:
 
     def to_engine(self, batch: Any) -> Any:
         """A batch's arrays as the engine's values."""
-        return tree.map_structure(lambda leaf: None if leaf is None else self.engine.from_any(_host(leaf)), batch)
+        return tree.map_structure(lambda leaf: None if leaf is None else self.engine.feed(_host(leaf)), batch)
 
     def train(self, number: int, batch: Any) -> dict[str, Any]:
         """One training step; its logs may still be under way."""

@@ -19,9 +19,29 @@ from cornu.ops import elementwise as _e
 from cornu.ops import reduction as _r
 from cornu.ops._declare import dtype_of
 
-__all__ = ["State", "forward_step", "note_loss", "train_step"]
+__all__ = ["Late", "State", "forward_step", "note_loss", "train_step"]
 
 _losses: ContextVar[list[Any] | None] = ContextVar("cornu_step_losses", default=None)
+
+
+class Late(Exception):
+    """A step met variables it was not given: an optimizer's in an attribute, say, that are made at its first use.
+
+    Attributes:
+        variables: those, each once.
+    """
+
+    def __init__(self, variables: list[Variable]) -> None:
+        super().__init__(f"{len(variables)} variables")
+        self.variables = variables
+
+
+def _check_known(scope: context.Bindings, variables: list[Variable]) -> None:
+    """Refuse to go on without a variable that the step read or assigned."""
+    known = {id(variable) for variable in variables}
+    late = {key: variable for key, variable in (*scope.missed.items(), *scope.assigned.items()) if key not in known}
+    if late:
+        raise Late(list(late.values()))
 
 
 def note_loss(loss: Any) -> None:
@@ -40,10 +60,22 @@ class State:
     """
 
     def __init__(self, variables: list[Variable], engine: Any) -> None:
-        self.variables = variables
+        self.variables: list[Variable] = []
         self.engine = engine
-        self.index = {id(variable): i for i, variable in enumerate(variables)}
+        self.index: dict[int, int] = {}
         self.values: list[Any] = []
+        self._given = variables
+        self._before: list[Any] = []
+
+    def add(self, variables: list[Variable]) -> None:
+        """Take over more variables, within a block of `held`."""
+        with context.use_engine(self.engine):
+            for variable in variables:
+                self.values.append(self._fresh(variable))
+                self.index[id(variable)] = len(self.variables)
+                self.variables.append(variable)
+                self._before.append(variable.holder)
+                variable.holder = self
 
     def read(self, variable: Variable) -> Any:
         """The variable's current value, as a host copy (the step may reuse the engine's memory)."""
@@ -58,18 +90,19 @@ class State:
     def held(self) -> Iterator["State"]:
         """Take the variables' values over for a block, and give them back at its end, whatever happens."""
         with context.use_engine(self.engine):
-            # Copies: the step may reuse the memory of what it is given.
-            self.values = [self._fresh(variable) for variable in self.variables]
-            for variable in self.variables:
-                variable.holder = self
             try:
+                self.add(self._given)
                 yield self
             finally:
-                for variable, value in zip(self.variables, self.values, strict=True):
-                    variable.holder = None
-                    variable.set_value(value)
+                for variable, value, before in zip(self.variables, self.values, self._before, strict=True):
+                    variable.holder = before
+                    if before is None:
+                        variable.set_value(value)
+                    else:  # a loop within a loop: a callback that evaluates
+                        before.write(variable, value)
 
     def _fresh(self, variable: Variable) -> Any:
+        # A copy: the step may reuse the memory of what it is given.
         return self.engine.from_host(np.array(self.engine.to_host(self.engine.from_any(variable.stored()))))
 
 
@@ -97,7 +130,7 @@ def train_step(
         guarded: the weights that must stay finite; `None` to watch nothing.
 
     Returns:
-        function `(values, number, alive, batch) -> (values, logs, alive)`. A step whose loss or new weights are not finite changes
+        function `(values, number, alive, batch) -> (values, logs, alive)`, which raises `Late` if a variable is missing. A step whose loss or new weights are not finite changes
         nothing, and neither does any after it (`alive` is false from then on).
     """
     watched = None if guarded is None else {id(variable) for variable in guarded}
@@ -108,6 +141,7 @@ def train_step(
         try:
             with context.bind(variables, values) as scope, clock(number):
                 logs = method(batch)
+                _check_known(scope, variables)
                 new = [scope.values[id(variable)] for variable in variables]
         finally:
             _losses.reset(token)
@@ -132,13 +166,15 @@ def forward_step(method: Callable[[Any], Any], variables: list[Variable]) -> Cal
         variables: all variables it may read or assign.
 
     Returns:
-        function `(values, number, batch) -> (changed, result)`, where `changed` maps places in `values` to new values.
+        function `(values, number, batch) -> (changed, result)`, where `changed` maps places in `values` to new values. It raises `Late`
+        if a variable is missing.
     """
     place = {id(variable): i for i, variable in enumerate(variables)}
 
     def step(values: list[Any], number: Any, batch: Any) -> Any:
         with context.bind(variables, values) as scope, clock(number):
             result = method(batch)
+            _check_known(scope, variables)
             changed = {place[key]: scope.values[key] for key in scope.assigned if key in place}
         return changed, result
 

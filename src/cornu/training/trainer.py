@@ -533,7 +533,7 @@ class Trainer(Layer):
                 if steps is not None and number >= steps:
                     break
                 hooks.on_predict_batch_begin(number)
-                batch = tree.map_structure(lambda leaf: None if leaf is None else chosen.from_any(_array(leaf)), batch)
+                batch = tree.map_structure(lambda leaf: None if leaf is None else chosen.feed(_array(leaf)), batch)
                 changed, outputs = step(values, np.int32(0), batch)
                 for place, value in changed.items():
                     values[place] = value

@@ -155,6 +155,12 @@ class JaxEngine(Engine):
 
         return run
 
+    def feed(self, value: Any) -> Any:
+        """Host arrays as they are: `jax.jit` takes them over faster than `jnp.asarray` does."""
+        if type(value) is np.ndarray and value.dtype.name not in _WIDE:
+            return value
+        return self.from_any(value)
+
     def is_tracing(self, value: Any) -> bool:
         """Whether a value is a tracer."""
         return isinstance(value, jax.core.Tracer)

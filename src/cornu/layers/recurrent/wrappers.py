@@ -5,7 +5,7 @@ from typing import Any
 from cornu import activations, ops
 from cornu.core import tree
 from cornu.core.config import one_of
-from cornu.core.dims import shape_text
+from cornu.core.dims import is_known, shape_text
 from cornu.core.errors import ArgumentError, ShapeError
 from cornu.layers.base import InputSpec, Layer, signature_of
 from cornu.layers.recurrent._shared import build_inside, fresh, swapped, walk
@@ -265,7 +265,9 @@ def _by_row(layer: Any) -> bool:
     """Whether a layer gives each row of a batch the same whatever the other rows are."""
     cls = type(layer)
     if cls.__name__ == "Sequential" and cls.__module__.startswith("cornu.models."):
-        return bool(layer.layers) and layer.activity_regularizer is None and all(map(_by_row, layer.layers))
+        graph = layer._function
+        fixed = graph is not None and any(is_known(tensor.shape[0]) for tensor in graph.flat_inputs)
+        return not fixed and layer.activity_regularizer is None and all(map(_by_row, layer.layers))
     house = cls.__module__.startswith("cornu.layers.") and cls.__name__ in _BY_ROW
     if not house or layer.activity_regularizer is not None or _fixed_batch(layer):
         return False
@@ -308,7 +310,8 @@ class TimeDistributed(Wrapper):
         """Build the layer, for the shape of one step."""
         if not isinstance(input_shape, (tuple, list)) or len(input_shape) < 3:
             raise ShapeError(f"TimeDistributed got an input of shape {input_shape}", "shape (batch, time, ...)")
-        super().build((input_shape[0], *input_shape[2:]))
+        batch = None if _by_row(self.layer) else input_shape[0]
+        super().build((batch, *input_shape[2:]))
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Call the layer at every step.
