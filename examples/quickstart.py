@@ -1,8 +1,8 @@
 """The main job: a model with several inputs and outputs, shared layers and a custom layer, on real handwritten digits.
 
-Two images go through one shared convolutional encoder; a few numbers about their ink come beside them. The model says whether
-both show the same digit, and what the digits add up to. It is trained, measured on images it has never seen, drawn, saved, loaded
-again in a fresh process, and run on a second engine: the predictions must agree.
+Two images go through one shared convolutional encoder; a few numbers about their ink come beside them. The model says
+whether both show the same digit, and what the digits add up to. It is trained, measured on images it has never seen,
+drawn, saved, loaded again in a fresh process, and run on a second engine: the predictions must agree.
 
     python examples/quickstart.py
 """

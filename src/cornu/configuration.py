@@ -5,7 +5,18 @@ from cornu.core.dtypes import floatx, set_floatx
 from cornu.dtype_policies import dtype_policy, set_dtype_policy
 from cornu.engines.registry import default_engine, set_engine
 
-__all__ = ["backend", "dtype_policy", "epsilon", "floatx", "image_data_format", "is_strict", "set_dtype_policy", "set_engine", "set_floatx", "set_strict"]
+__all__ = [
+    "backend",
+    "dtype_policy",
+    "epsilon",
+    "floatx",
+    "image_data_format",
+    "is_strict",
+    "set_dtype_policy",
+    "set_engine",
+    "set_floatx",
+    "set_strict",
+]
 
 
 def backend() -> str:

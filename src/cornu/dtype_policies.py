@@ -32,9 +32,7 @@ class DTypePolicy(Configurable):
         elif self.name in dtypes.ALL:
             self.compute_dtype = self.variable_dtype = self.name
         else:
-            raise ArgumentError(
-                f"dtype policy {name!r}", "a dtype's name, 'mixed_float16' or 'mixed_bfloat16'"
-            )
+            raise ArgumentError(f"dtype policy {name!r}", "a dtype's name, 'mixed_float16' or 'mixed_bfloat16'")
 
     def __repr__(self) -> str:
         return f"<DTypePolicy {self.name!r}>"

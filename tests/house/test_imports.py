@@ -9,7 +9,8 @@ import cornu
 
 ROOT = Path(cornu.__file__).parent
 
-# Each room and its floor; a room may import from floors below, and from rooms on its own floor that `SAME_FLOOR` allows.
+# Each room and its floor; a room may import from floors below, and from rooms on its own floor that `SAME_FLOOR`
+# allows.
 FLOORS = {
     "core": 0,
     "ops": 1,
@@ -77,7 +78,9 @@ def runs(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             skipped.update(id(inner) for inner in ast.walk(node))
-    return [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) and id(node) not in skipped]
+    return [
+        node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) and id(node) not in skipped
+    ]
 
 
 def test_every_room_has_a_floor():
@@ -145,7 +148,9 @@ def test_only_engines_import_engines():
     for name, room, tree in modules():
         if room != "engines":
             for node in ast.walk(tree):
-                found += [f"{name}:{node.lineno} {t}" for t in imported(node) if t.partition(".")[0] in ENGINE_LIBRARIES]
+                found += [
+                    f"{name}:{node.lineno} {t}" for t in imported(node) if t.partition(".")[0] in ENGINE_LIBRARIES
+                ]
     assert not found, "\n".join(found)
 
 

@@ -34,7 +34,9 @@ CASES = [
     (MHA, HEADS, (Q, V), {"attention_mask": SEEN, "return_attention_scores": True}),
     (MHA, HEADS, (Q, V), {"use_causal_mask": True}),
     (MHA, HEADS, (Q, V), {"use_causal_mask": True, "return_attention_scores": True, "attention_mask": SEEN[:1, :1]}),
-    (MHA, {**HEADS, "value_dim": 4, "output_shape": 7, "use_bias": False}, (Q, V), {"attention_mask": SEEN[:, None]}),
+    # (Keras's fused attention fails where value_dim is not key_dim.)
+    (MHA, {**HEADS, "value_dim": 4, "output_shape": 7, "use_bias": False, "dropout": 0.5}, (Q, V),
+     {"attention_mask": SEEN[:, None]}),
     (MHA, {**HEADS, "use_gate": True, "sliding_window": 2, "output_shape": (2, 3)}, (Q, V), {"use_causal_mask": True}),
     (MHA, {**HEADS, "dropout": 0.5}, (Q, V), {"attention_mask": SEEN, "use_causal_mask": True}),
     (MHA, HEADS, (normal(2, 3, 4, 6), normal(2, 3, 4, 6)), {}),
@@ -129,12 +131,13 @@ def with_mask(x, mask, library):
 @pytest.mark.parametrize("name, arguments, call", [
     (MHA, HEADS, {}),
     (MHA, HEADS, {"return_attention_scores": True}),
-    (MHA, HEADS, {"use_causal_mask": True, "attention_mask": SEEN}),
+    (MHA, HEADS, {"use_causal_mask": True, "attention_mask": SEEN[:1]}),
     (MHA, {**HEADS, "dropout": 0.1}, {}),
     (GQA, GROUPS, {"use_causal_mask": True}),
     ("Attention", {}, {"use_causal_mask": True}),
     ("AdditiveAttention", {}, {}),
 ])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*destroy the mask information")
 def test_masks_arrive_by_themselves(engine, name, arguments, call):
     one = name in ("Attention", "AdditiveAttention")
     ours, theirs = pair(name, arguments, ([Q, V],) if one else (Q, V))

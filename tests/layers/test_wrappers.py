@@ -36,7 +36,7 @@ CASES = [
     (lambda m: m["Bidirectional"](m["GRU"](2), merge_mode="mul"), X, {"mask": MASK}),
     (lambda m: m["Bidirectional"](m["LSTM"](2, **ALL), merge_mode=None), X, {}),
     (
-        lambda m: m["Bidirectional"](m["LSTM"](2), backward_layer=m["GRU"](3, go_backwards=True, name="back")),
+        lambda m: m["Bidirectional"](m["LSTM"](2), backward_layer=m["GRU"](2, go_backwards=True, name="back")),
         X,
         {},
     ),

@@ -215,7 +215,7 @@ def test_weights_that_do_not_fit():
 
 @pytest.mark.parametrize("name", ["Mean", "AUC", "SparseCategoricalAccuracy", "F1Score"])
 def test_stateless_and_compiled(engine, name):
-    y_true, y_pred = (SPARSE if name.startswith("Sparse") else HOT if name == "F1Score" else ROW)
+    y_true, y_pred = SPARSE if name.startswith("Sparse") else HOT if name == "F1Score" else ROW
     args = (lambda i: (y_pred[i],)) if name == "Mean" else (lambda i: (y_true[i], y_pred[i]))
     plain, pure = getattr(metrics, name)(), getattr(metrics, name)()
     if name == "F1Score":

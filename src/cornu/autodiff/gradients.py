@@ -21,8 +21,9 @@ def value_and_grad(function: Callable[..., Any], variables: Any, has_aux: bool =
         has_aux: whether `function` gives more than the scalar.
 
     Returns:
-        function of the same arguments that gives `(value, gradients)`, or `((value, rest), gradients)`; `gradients` has the structure of
-        `variables`. What `function` assigns to variables stays assigned. It may be nested, for gradients of gradients.
+        function of the same arguments that gives `(value, gradients)`, or `((value, rest), gradients)`; `gradients`
+        has the structure of `variables`. What `function` assigns to variables stays assigned. It may be nested, for
+        gradients of gradients.
 
     Raises:
         ShapeError: if the value is no scalar.

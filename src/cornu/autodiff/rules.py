@@ -1,7 +1,8 @@
 """One rule per differentiable primitive: the way back, written in ops.
 
 A rule is a function `(g, y, a)` of the gradient of the result, the result, and the arguments by name; it gives the
-gradient of one argument, which the tape then sums over broadcast axes. `NO_GRADIENT` lists the primitives that have none, and why.
+gradient of one argument, which the tape then sums over broadcast axes. `NO_GRADIENT` lists the primitives that have
+none, and why.
 """
 
 from collections.abc import Callable
@@ -144,7 +145,9 @@ def _prod(g: Any, y: Any, a: Any) -> Any:
     kept = tuple(i for i in range(len(shape)) if i not in axes)
     flat = _m.reshape(_m.transpose(a.x, kept + axes), (*(shape[i] for i in kept), -1))
     one = _c.ones_like(_i.get_item(flat, (Ellipsis, slice(0, 1))))
-    before = _r.cumulative_prod(_m.concatenate([one, _i.get_item(flat, (Ellipsis, slice(None, -1)))], -1), axis=len(kept))
+    before = _r.cumulative_prod(
+        _m.concatenate([one, _i.get_item(flat, (Ellipsis, slice(None, -1)))], -1), axis=len(kept)
+    )
     after = _r.cumulative_prod(
         _m.concatenate([_i.get_item(flat, (Ellipsis, slice(1, None))), one], -1), axis=len(kept), reverse=True
     )

@@ -100,6 +100,7 @@ class Callback:
 
 HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
 
+
 # A hook that does nothing itself but call another.
 def python_value(value: Any) -> Any:
     """A scalar of any kind as a Python number; anything else as it is, an engine's array as a host array."""

@@ -1,1 +1,4 @@
-"""What everything rests on: errors, dtypes, dims, specs, trees, the registry, config, variables. Knows no op, no engine."""
+"""What everything rests on: errors, dtypes, dims, specs, trees, the registry, config, variables.
+
+Knows no op, no engine.
+"""

@@ -22,7 +22,7 @@ watcher: ContextVar[Callable[[Any, Any, Any], None] | None] = ContextVar("cornu_
 bindings: ContextVar["Bindings | None"] = ContextVar("cornu_bindings", default=None)
 
 # Finds the default engine when none is in force; set by `cornu.engines`.
-default_engine: Callable[[], Any] = lambda: None  # noqa: E731
+default_engine: Callable[[], Any] = lambda: None
 
 
 def engine_in_force() -> Any:

@@ -8,7 +8,16 @@ import takes a quarter of the time allowed to `import cornu`.)
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-__all__ = ["flatten", "flatten_with_path", "is_nested", "leaves", "map_structure", "pack", "same_structure", "structure"]
+__all__ = [
+    "flatten",
+    "flatten_with_path",
+    "is_nested",
+    "leaves",
+    "map_structure",
+    "pack",
+    "same_structure",
+    "structure",
+]
 
 
 def is_nested(value: object) -> bool:

@@ -1,8 +1,9 @@
 """The contract of an engine: what an engine must offer, all of it in this file.
 
 An engine is a table from names of ops to functions, plus the few methods below. Every primitive must be in the
-table; an op that is composed of others may be, where the engine has a faster way. A function of the table gets the op's arrays,
-already promoted and already the engine's own, by position, and its static arguments by name (loops get all by name).
+table; an op that is composed of others may be, where the engine has a faster way. A function of the table gets the
+op's arrays, already promoted and already the engine's own, by position, and its static arguments by name (loops get
+all by name).
 
 To add an engine: subclass `Engine` in a module of this folder, fill `table`, and enter it in `registry.ENGINES`.
 """
@@ -19,6 +20,7 @@ from cornu.ops._declare import ENGINE_RANK, Interpreter, Op, prepare
 from cornu.ops.creation import convert_to_numpy
 
 __all__ = ["Engine"]
+
 
 class Engine(Interpreter):
     """Base of all engines.
@@ -123,6 +125,10 @@ class Engine(Interpreter):
             value = convert_to_numpy(value)
         return self.from_host(value)
 
+    def copy(self, value: Any) -> Any:
+        """The engine's value again, in memory of its own."""
+        return self.from_host(np.array(self.to_host(value)))
+
     def feed(self, value: Any) -> Any:
         """A batch's array as an argument of a compiled function."""
         return self.from_any(value)
@@ -133,5 +139,3 @@ class Engine(Interpreter):
 
     def __repr__(self) -> str:
         return f"<engine {self.name}>"
-
-

@@ -50,7 +50,9 @@ def get(name: Any) -> Any:
                 importlib.import_module(library)
             except ImportError as error:
                 install = f"pip install 'cornu[{extra}]'" if extra else f"pip install {library}"
-                raise MissingEngineError(f"engine {name!r} needs {library}: {error}", "it installed", install) from error
+                raise MissingEngineError(
+                    f"engine {name!r} needs {library}: {error}", "it installed", install
+                ) from error
             _loaded[name] = importlib.import_module(module).ENGINE
             _declare.forget_types()
     return _loaded[name]

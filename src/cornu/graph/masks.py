@@ -11,11 +11,9 @@ import weakref
 from contextvars import ContextVar
 from typing import Any
 
-from cornu.core import context, tree
-from cornu.core.errors import CornuError
 from cornu.core.spec import Spec
 from cornu.ops import _declare
-from cornu.ops._declare import Op, dtype_of, interpreter_of, op, operator, shape_of
+from cornu.ops._declare import Op, op, operator
 from cornu.ops._rules import axes_of
 
 __all__ = ["Tag", "carried_mask", "carries", "combined", "mask_of", "set_mask"]
@@ -27,13 +25,15 @@ class Tag:
     Args:
         sources: the masks (symbolic tensors or Specs) that hold for the value, all of them together.
         lost: the op in which the alignment was lost, or `None`.
+        through: the last op that the value went through since it got the mask from a layer, or `None`.
     """
 
-    __slots__ = ("lost", "sources")
+    __slots__ = ("lost", "sources", "through")
 
-    def __init__(self, sources: tuple[Any, ...], lost: str | None = None) -> None:
+    def __init__(self, sources: tuple[Any, ...], lost: str | None = None, through: str | None = None) -> None:
         self.sources = sources
         self.lost = lost
+        self.through = through
 
 
 def combined(sources: tuple[Any, ...]) -> Any:
@@ -166,44 +166,7 @@ def _watch(op: Op, arrays: dict[str, Any], static: dict[str, Any], result: Any) 
     if sources:
         for part in result if isinstance(result, tuple) else (result,):
             if isinstance(part, Spec):
-                part.mask = Tag(tuple(sources), lost)
+                part.mask = Tag(tuple(sources), lost, op.name)
 
 
 _declare.abstract_watcher[0] = _watch
-
-# Whether masks of values stay where they are for now.
-_quiet: ContextVar[bool] = ContextVar("cornu_masks_quiet", default=False)
-
-
-def _carry(op: Op, arrays: dict[str, Any], static: dict[str, Any], result: Any) -> Any:
-    """Let the masks of values travel through an op as they do through its Specs."""
-    if op.family == "control" or _quiet.get():
-        return result
-    if not any(id(leaf) in _table for leaf in tree.leaves(list(arrays.values()))):
-        return result
-    token = _quiet.set(True)
-    try:
-        if op.name == "drop_mask":  # another object, for the old one keeps its mask
-            return operator("choose")(True, result, result) if id(result) in _table else result
-        with context.abstract():
-            specs = op(**tree.map_structure(_tagged, arrays), **static)
-        for part, spec in zip(tree.leaves(result), tree.leaves(specs), strict=True):
-            tag = getattr(spec, "mask", None)
-            if tag is not None and tag.lost is None and id(part) not in _table:
-                set_mask(part, combined(tag.sources))
-    except (CornuError, TypeError, ValueError):
-        return result  # the op looks at values, so nothing is known of its positions
-    finally:
-        _quiet.reset(token)
-    return result
-
-
-def _tagged(value: Any) -> Any:
-    """A value's Spec, with its mask as the tag's source; host data as it is."""
-    if interpreter_of(value) is None:
-        return value
-    found = _table.get(id(value))
-    return Spec(shape_of(value), dtype_of(value), None if found is None else Tag((found[1],)))
-
-
-_declare.mask_carrier[0] = _carry

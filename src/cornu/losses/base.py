@@ -8,8 +8,8 @@ from cornu.core import dtypes, registry, tree
 from cornu.core.config import Configurable, one_of
 from cornu.core.dims import Dim, Size, shape_text
 from cornu.core.errors import ArgumentError, ShapeError, UnsupportedError
-from cornu.graph import masks
 from cornu.core.names import auto_name
+from cornu.graph import masks
 from cornu.ops._declare import dtype_of, is_array_like, shape_of
 from cornu.ops._rules import axis_of
 from cornu.ops.reduction import count

@@ -9,8 +9,8 @@ from cornu import ops
 from cornu.core import context, dtypes, tree
 from cornu.core.config import Configurable
 from cornu.core.errors import ArgumentError, UnsupportedError
-from cornu.core.variable import Variable
 from cornu.core.names import auto_name
+from cornu.core.variable import Variable
 from cornu.losses.base import compute_dtype
 
 __all__ = ["Metric", "zeros"]

@@ -150,9 +150,7 @@ class MeanMetricWrapper(Mean):
         1.0
     """
 
-    def __init__(
-        self, fn: Callable[..., Any] | str, name: str | None = None, dtype: Any = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, fn: Callable[..., Any] | str, name: str | None = None, dtype: Any = None, **kwargs: Any) -> None:
         super().__init__(name=name, dtype=dtype)  # type: ignore[arg-type]
         self.fn = fn = function_of(fn)
         self._fn_kwargs = kwargs

@@ -6,7 +6,8 @@
     @op                                 the body is written in other ops; an engine may have a faster one
     def softmax(x: Spec, axis=-1): ...
 
-A parameter annotated `Spec` (or `list[Spec]`, `Tree`, `Spec | None`) takes arrays; all others are static. A call looks at its arrays
+A parameter annotated `Spec` (or `list[Spec]`, `Tree`, `Spec | None`) takes arrays; all others are static. A call
+looks at its arrays
 and asks who interprets them; the outermost kind wins:
 
     symbolic tensor > taped value > Spec > an engine's own values > host data (the engine in force)
@@ -134,15 +135,11 @@ class Op:
                 found = context.engine_in_force()
                 if found is None:
                     raise EngineError("no engine is in force", "an engine", "with cornu.engine('numpy'): ...")
-        result = found.apply(self, arrays, static)
-        if value_masks and found.rank not in (SPEC_RANK, RECORDER_RANK):
-            return mask_carrier[0](self, arrays, static, result)
-        return result
+        return found.apply(self, arrays, static)
 
 
-# The masks of engines' values, by the values' ids, and who lets them travel through an op; both are `cornu.graph.masks`'s.
+# The masks of engines' values, by the values' ids; `cornu.graph.masks` keeps them.
 value_masks: dict[int, tuple[Any, Any]] = {}
-mask_carrier: list[Callable[..., Any]] = [lambda op, arrays, static, result: result]
 
 
 def _dim_interpreter() -> Any:

@@ -21,7 +21,9 @@ def _not_bool(dtype: str) -> str:
 
 def _whole(dtype: str) -> str:
     if dtype in dtypes.FLOATS:
-        raise DtypeError(f"a bitwise op got dtype {dtype}", "integers or booleans", "cast first: cornu.ops.cast(x, 'int32')")
+        raise DtypeError(
+            f"a bitwise op got dtype {dtype}", "integers or booleans", "cast first: cornu.ops.cast(x, 'int32')"
+        )
     return dtype
 
 
@@ -166,4 +168,3 @@ def left_shift(x, y): ...
 
 @_bits("The bits of `x` moved `y` places down; the sign is kept.")
 def right_shift(x, y): ...
-

@@ -1,8 +1,8 @@
 """Products that sum: matrices, general contractions, convolutions, pooling windows.
 
-Convolutions and windows are stated for arrays `(batch, *space, channels)` and kernels `(*window, channels / groups, filters)`; `ops.nn` puts
-Keras's arguments (`"same"`, `channels_first`) on top. A convolution and its two gradients are three
-primitives closed under differentiation; so are max pooling, its gradient and the gradient's own.
+Convolutions and windows are stated for arrays `(batch, *space, channels)` and kernels `(*window, channels / groups,
+filters)`; `ops.nn` puts Keras's arguments (`"same"`, `channels_first`) on top. A convolution and its two gradients
+are three primitives closed under differentiation; so are max pooling, its gradient and the gradient's own.
 """
 
 from typing import Any
@@ -60,7 +60,9 @@ def dot_general(x1: Spec, x2: Spec, contract=((), ()), batch=((), ())) -> Spec:
     """
     for what, (axes_1, axes_2) in (("summed", contract), ("batch", batch)):
         for a, b in zip(axes_1, axes_2, strict=True):
-            require_equal(x1.shape[a], x2.shape[b], f"{what} sizes of axes {a} and {b} in a product of {x1!r} and {x2!r}")
+            require_equal(
+                x1.shape[a], x2.shape[b], f"{what} sizes of axes {a} and {b} in a product of {x1!r} and {x2!r}"
+            )
     free_1 = [a for a in range(x1.ndim) if a not in contract[0] and a not in batch[0]]
     free_2 = [a for a in range(x2.ndim) if a not in contract[1] and a not in batch[1]]
     shape = [x1.shape[a] for a in (*batch[0], *free_1)] + [x2.shape[a] for a in free_2]
@@ -133,7 +135,10 @@ def einsum(subscripts: str, *operands: Any) -> Any:
 def einsum_of(operands: list[Spec], subscripts="") -> Spec:
     """`einsum` with its operands in a list."""
     terms, result = _parse(subscripts, [len(shape_of(x)) for x in operands])
-    parts = [_summed(x, term, [result, *terms[:i], *terms[i + 1 :]]) for i, (x, term) in enumerate(zip(operands, terms, strict=True))]
+    parts = [
+        _summed(x, term, [result, *terms[:i], *terms[i + 1 :]])
+        for i, (x, term) in enumerate(zip(operands, terms, strict=True))
+    ]
     x, term = parts[0]
     for i, (other, other_term) in enumerate(parts[1:], start=2):
         later = result + "".join(t for _, t in parts[i:])
@@ -157,10 +162,14 @@ def _parse(subscripts: str, ranks: list[int]) -> tuple[list[str], str]:
         if "..." in term:
             count = rank - len(term) + 3
             if count < 0:
-                raise ArgumentError(f"einsum {subscripts!r}: term {term!r} for an array with {rank} axes", "a shorter term")
+                raise ArgumentError(
+                    f"einsum {subscripts!r}: term {term!r} for an array with {rank} axes", "a shorter term"
+                )
             term = term.replace("...", "".join(spare[longest - count : longest]))
         if len(term) != rank:
-            raise ArgumentError(f"einsum {subscripts!r}: term {term!r} for an array with {rank} axes", f"{rank} letters")
+            raise ArgumentError(
+                f"einsum {subscripts!r}: term {term!r} for an array with {rank} axes", f"{rank} letters"
+            )
         names.append(term)
     right = right.replace("...", "".join(spare[:longest]))
     missing = set(right) - set("".join(names))
@@ -245,9 +254,7 @@ def convolution(x: Spec, kernel: Spec, strides=(), padding=(), dilation=(), grou
 
 
 @primitive(promote=True, family="convolution")
-def convolution_input_gradient(
-    g: Spec, kernel: Spec, shape=(), strides=(), padding=(), dilation=(), groups=1
-) -> Spec:
+def convolution_input_gradient(g: Spec, kernel: Spec, shape=(), strides=(), padding=(), dilation=(), groups=1) -> Spec:
     """The gradient of `convolution` for its input of this `shape`; also what a transposed convolution computes."""
     return Spec(shape, g.dtype)
 

@@ -26,7 +26,9 @@ def _same_specs(before: Any, after: Any, what: str) -> None:
     for a, b in zip(tree.leaves(before), tree.leaves(after), strict=True):
         a, b = to_spec(a), to_spec(b)
         if a.key != b.key:
-            raise ShapeError(f"{what} gave {b!r}", f"what it got: {a!r}", "keep shape and dtype of the loop's state fixed")
+            raise ShapeError(
+                f"{what} gave {b!r}", f"what it got: {a!r}", "keep shape and dtype of the loop's state fixed"
+            )
 
 
 @primitive(family="control")
@@ -125,6 +127,7 @@ def cond(pred: Any, true_fn: Callable, false_fn: Callable) -> Any:
 
 def switch(index: Any, branches: list[Callable], *operands: Any) -> Any:
     """One of several computations, by number; a number outside is moved to the nearest."""
+
     def choose(i: int) -> Any:
         if i == len(branches) - 1:
             return branches[i](*operands)
@@ -140,7 +143,9 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable, init_val: Any) -> Any:
         state, _ = scan(lambda s, i: (body_fun(i, s), None), init_val, counter)
         return state
     start = _c.convert_to_tensor(lower, "int32")
-    _, state = while_loop(lambda i, s: _a.less(i, upper), lambda i, s: (_a.add(i, 1), body_fun(i, s)), (start, init_val))
+    _, state = while_loop(
+        lambda i, s: _a.less(i, upper), lambda i, s: (_a.add(i, 1), body_fun(i, s)), (start, init_val)
+    )
     return state
 
 
@@ -200,4 +205,8 @@ def _plain(value: Any) -> Any:
     return value if owner is None else owner.plain(value)
 
 
-UNROLLED: dict[str, Callable[..., Any]] = {"scan": unrolled_scan, "while_loop": unrolled_while_loop, "cond_of": unrolled_cond_of}
+UNROLLED: dict[str, Callable[..., Any]] = {
+    "scan": unrolled_scan,
+    "while_loop": unrolled_while_loop,
+    "cond_of": unrolled_cond_of,
+}

@@ -191,6 +191,8 @@ def drop_mask(x: Spec) -> Spec:
     result = as_tensor(x)
     if isinstance(result, Spec):
         result.mask = None
+    elif id(result) in value_masks:  # another object, for this one keeps its mask
+        result = operator("choose")(True, result, result)
     return result
 
 

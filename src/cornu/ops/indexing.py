@@ -60,7 +60,9 @@ def slice(inputs: Spec, start_indices: list[Spec], shape=()) -> Spec:
         for size, start, want in zip(sizes, starts, _c._sizes(shape), strict=True)
     )
     if all(isinstance(start, (int, np.integer)) for start in starts):
-        return _m.strided_slice(inputs, {i: (int(s), int(s) + b, 1) for i, (s, b) in enumerate(zip(starts, box, strict=True))})
+        return _m.strided_slice(
+            inputs, {i: (int(s), int(s) + b, 1) for i, (s, b) in enumerate(zip(starts, box, strict=True))}
+        )
     return dynamic_slice(inputs, [_e.cast(start, "int32") for start in starts], shape=box)
 
 
@@ -97,7 +99,9 @@ def _from_front(indices: Any, size: Size) -> Any:
     if interpreter_of(indices) is None and not isinstance(size, Dim):
         host = np.asarray(indices)
         if host.size and (host.max() >= size or host.min() < -size):
-            raise ArgumentError(f"index {host.min()} to {host.max()} on an axis of {size}", f"from {-size} to {size - 1}")
+            raise ArgumentError(
+                f"index {host.min()} to {host.max()} on an axis of {size}", f"from {-size} to {size - 1}"
+            )
         return np.where(host < 0, host + size, host).astype(np.int32)
     bound = _c.size_array(size) if isinstance(size, Dim) else size
     indices = _e.cast(indices, "int32") if dtype_of(indices) not in ("int32", "int64") else indices
@@ -114,7 +118,8 @@ def take(x: Spec, indices: Spec, axis=None) -> Spec:
         axis: the axis; `None` for the flattened array.
 
     Returns:
-        array with the axis replaced by the axes of `indices`. Positions outside give NaN (0 for integers), never another element's value.
+        array with the axis replaced by the axes of `indices`. Positions outside give NaN (0 for integers), never
+        another element's value.
 
     Raises:
         DtypeError: if the indices are not integers.
@@ -153,8 +158,8 @@ def take_along_axis(x: Spec, indices: Spec, axis=None) -> Spec:
 def scatter_nd(x: Spec, indices: Spec, updates: Spec, mode="add") -> Spec:
     """The array with updates put in at positions.
 
-    `indices` is `(..., depth)`, whole positions on the first `depth` axes; `updates` is `(..., *rest)`. `mode` is `"add"`, `"set"` (the
-    last of equal positions wins), `"max"`, `"min"` or `"mul"`. Positions outside are left out.
+    `indices` is `(..., depth)`, whole positions on the first `depth` axes; `updates` is `(..., *rest)`. `mode` is
+    `"add"`, `"set"` (the last of equal positions wins), `"max"`, `"min"` or `"mul"`. Positions outside are left out.
     """
     depth = indices.shape[-1]
     if isinstance(depth, Dim) or depth > x.ndim:
@@ -283,7 +288,7 @@ def get_item(x: Spec, key) -> Spec:
                 flips.append(axis)
             if (start, stop, step) != (0, size, 1):
                 ranges[axis] = (start, stop, abs(step))
-        elif isinstance(k, (int, np.integer)) and not isinstance(k, (bool, np.bool_)) or isinstance(k, Dim):
+        elif (isinstance(k, (int, np.integer)) and not isinstance(k, (bool, np.bool_))) or isinstance(k, Dim):
             at = _position(k if isinstance(k, Dim) else int(k), size, axis, sizes)
             ranges[axis] = (at, at + 1, 1)
             dropped.add(axis)
@@ -305,7 +310,9 @@ def _position(k: Size, size: Size, axis: int, sizes: tuple[Size, ...]) -> Size:
     if isinstance(k, Dim):
         return k
     if not isinstance(size, Dim) and not -size <= k < size:
-        raise ArgumentError(f"index {k} on axis {axis} of an array of shape {shape_text(sizes)}", f"from {-size} to {size - 1}")
+        raise ArgumentError(
+            f"index {k} on axis {axis} of an array of shape {shape_text(sizes)}", f"from {-size} to {size - 1}"
+        )
     return size + k if k < 0 else k
 
 

@@ -316,7 +316,9 @@ def _mirrored(x: Any, axis: int, before: int, after: int, mode: str) -> Any:
     size = shape_of(x)[axis]
     skip = 1 if mode == "reflect" else 0
     if mode != "edge" and isinstance(size, int) and max(before, after) > size - skip:
-        raise ArgumentError(f"pad of {max(before, after)} in mode {mode!r} on an axis of {size}", f"at most {size - skip}")
+        raise ArgumentError(
+            f"pad of {max(before, after)} in mode {mode!r} on an axis of {size}", f"at most {size - skip}"
+        )
     parts = [x]
     if before:
         head = strided_slice(x, {axis: (0, 1, 1) if mode == "edge" else (skip, skip + before, 1)})

@@ -155,8 +155,12 @@ def _extreme(doc: str) -> Any:
             return Spec(reduced_shape(x.shape, axes, keepdims), "int32")
 
         rule.__name__ = rule.__qualname__ = named.__name__
-        rule.__doc__ = doc + "\n\n    Args:\n        x: array.\n        axis: one axis; `None` for the flattened array.\n"
-        rule.__doc__ += "        keepdims: whether the axis stays, with size 1.\n\n    Returns:\n        int32 indices.\n    "
+        rule.__doc__ = (
+            doc + "\n\n    Args:\n        x: array.\n        axis: one axis; `None` for the flattened array.\n"
+        )
+        rule.__doc__ += (
+            "        keepdims: whether the axis stays, with size 1.\n\n    Returns:\n        int32 indices.\n    "
+        )
         rule.__module__ = named.__module__
         made: Op = primitive(rule, family="reduction")
         return made

@@ -10,7 +10,7 @@ __all__ = ["Ftrl"]
 
 
 class Ftrl(Optimizer):
-    """"Follow the regularized leader", for sparse linear models (McMahan et al., KDD 2013).
+    """ "Follow the regularized leader", for sparse linear models (McMahan et al., KDD 2013).
 
     Args:
         learning_rate: a number, a schedule, or a function.

@@ -103,7 +103,8 @@ class State:
 
     def _fresh(self, variable: Variable) -> Any:
         # A copy: the step may reuse the memory of what it is given.
-        return self.engine.from_host(np.array(self.engine.to_host(self.engine.from_any(variable.stored()))))
+        stored = variable.stored()
+        return self.engine.copy(self.engine.from_any(stored))
 
 
 def _finite(noted: list[Any], old: list[Any], new: list[Any]) -> Any:

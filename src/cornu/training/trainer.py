@@ -320,6 +320,9 @@ class Trainer(Layer):
     def _prepare(self, engine: Any, batch: Any, objective: bool = True) -> None:
         """Make all variables, by running the model once on Specs of a batch."""
         x, y, sample_weight = batch
+        ready = self.optimizer is None or self.optimizer.built
+        if self.built and self.variables and ready and (self._objective is None or self._objective.built):
+            return
         with context.use_engine(engine):
             try:
                 with context.abstract(), context.bind([], []):

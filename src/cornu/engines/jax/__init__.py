@@ -155,6 +155,11 @@ class JaxEngine(Engine):
 
         return run
 
+    def copy(self, value: Any) -> Any:
+        """The array again, copied on its device."""
+        with jax.enable_x64(True) if value.dtype.name in _WIDE else contextlib.nullcontext():
+            return jnp.copy(value)
+
     def feed(self, value: Any) -> Any:
         """Host arrays as they are: `jax.jit` takes them over faster than `jnp.asarray` does."""
         if type(value) is np.ndarray and value.dtype.name not in _WIDE:

@@ -80,7 +80,9 @@ TABLE |= {
     "slice_static": lambda x, starts, stops, steps: lax.slice(jnp.asarray(x), starts, stops, steps),
     "dynamic_slice": lambda x, starts, shape: lax.dynamic_slice(x, starts, shape),
     "dynamic_update": lambda x, update, starts: lax.dynamic_update_slice(x, update, starts),
-    "searchsorted_in": lambda sorted_sequence, values, side: jnp.searchsorted(sorted_sequence, values, side).astype(jnp.int32),
+    "searchsorted_in": lambda sorted_sequence, values, side: jnp.searchsorted(sorted_sequence, values, side).astype(
+        jnp.int32
+    ),
     "matmul": jnp.matmul,
     "dot_general": lambda x1, x2, contract, batch: lax.dot_general(x1, x2, (contract, batch)),
     "threefry2x32": lambda k1, k2, x1, x2: _threefry(k1, k2, x1, x2),
@@ -201,7 +203,9 @@ def _window_max_gradient(x: Any, g: Any, **static: Any) -> Any:
 
 
 def _window_max_take(x: Any, values: Any, **static: Any) -> Any:
-    transposed = jax.linear_transpose(lambda g: _window_max_gradient(x, g, **static), jax.eval_shape(lambda x: _window_max(x, **static), x))
+    transposed = jax.linear_transpose(
+        lambda g: _window_max_gradient(x, g, **static), jax.eval_shape(lambda x: _window_max(x, **static), x)
+    )
     return transposed(values)[0]
 
 
@@ -221,7 +225,10 @@ TABLE |= {
 
 
 def _arrays(values: Any) -> Any:
-    return tree.map_structure(lambda v: None if v is None else jnp.asarray(getattr(v, "value", v) if hasattr(v, "dtype") else host_array(v)), values)
+    return tree.map_structure(
+        lambda v: None if v is None else jnp.asarray(getattr(v, "value", v) if hasattr(v, "dtype") else host_array(v)),
+        values,
+    )
 
 
 def _scan(f: Any, init: Any, xs: Any, length: Any, reverse: bool, unroll: Any) -> Any:
@@ -255,7 +262,12 @@ def _while_loop(cond: Any, body: Any, loop_vars: Any, maximum_iterations: Any) -
 
 
 def _cond(pred: Any, true_fn: Any, false_fn: Any, operands: Any) -> Any:
-    return lax.cond(jnp.reshape(jnp.asarray(pred), ()).astype(bool), lambda o: _arrays(true_fn(*o)), lambda o: _arrays(false_fn(*o)), operands or ())
+    return lax.cond(
+        jnp.reshape(jnp.asarray(pred), ()).astype(bool),
+        lambda o: _arrays(true_fn(*o)),
+        lambda o: _arrays(false_fn(*o)),
+        operands or (),
+    )
 
 
 TABLE |= {"scan": _scan, "while_loop": _while_loop, "cond_of": _cond}

@@ -66,7 +66,9 @@ def _cast(x: Any, dtype: str) -> Any:
     if dtype != "bool" and x.dtype.kind == "f" and dtype in dtypes.INTEGERS:
         limits = np.iinfo(dtype)
         # As XLA and the processors' saturating casts do: out of range goes to the nearest, NaN to 0.
-        inside = np.clip(np.nan_to_num(x.astype("float64"), nan=0.0, posinf=np.inf, neginf=-np.inf), limits.min, limits.max)
+        inside = np.clip(
+            np.nan_to_num(x.astype("float64"), nan=0.0, posinf=np.inf, neginf=-np.inf), limits.min, limits.max
+        )
         whole = np.where(inside >= float(limits.max), limits.max, 0).astype(dtype)
         return np.where(inside >= float(limits.max), whole, np.where(inside < limits.max, inside, 0).astype(dtype))
     return x.astype(dtypes.numpy_dtype(dtype), copy=False)
@@ -161,7 +163,8 @@ def _dynamic_starts(x: Any, starts: list[Any], shape: Any) -> Any:
     return tuple(
         slice(start, start + want)
         for start, want in (
-            (int(np.clip(start, 0, size - want)), want) for start, size, want in zip(starts, x.shape, shape, strict=True)
+            (int(np.clip(start, 0, size - want)), want)
+            for start, size, want in zip(starts, x.shape, shape, strict=True)
         )
     )
 
@@ -222,7 +225,9 @@ TABLE |= {
     "gather": _gather,
     "gather_along": _gather_along,
     "scatter_nd": _scatter_nd,
-    "searchsorted_in": lambda sorted_sequence, values, side: np.searchsorted(sorted_sequence, values, side).astype(np.int32),
+    "searchsorted_in": lambda sorted_sequence, values, side: np.searchsorted(sorted_sequence, values, side).astype(
+        np.int32
+    ),
 }
 
 
