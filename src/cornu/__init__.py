@@ -14,8 +14,9 @@ _PUBLIC: dict[str, tuple[str, str]] = {
     **{
         name: (f"cornu.{name}", "")
         for name in (
-            "activations", "autodiff", "callbacks", "constraints", "core", "dtype_policies", "engines", "initializers", "inspect", "layers",
-            "losses", "metrics", "models", "ops", "optimizers", "random", "regularizers", "saving", "training", "utils",
+            "activations", "autodiff", "callbacks", "constraints", "core", "dtype_policies", "engines", "initializers",
+            "inspect", "layers", "losses", "metrics", "models", "ops", "optimizers", "random", "regularizers", "saving",
+            "training", "utils",
         )
     },
     "config": ("cornu.configuration", ""),

@@ -1,4 +1,4 @@
-"""The house's rules: imports go one way, no circle, no import inside a function but of an engine or an optional library."""
+"""The house's rules: imports go one way, without a circle, and none is late but of an engine or optional library."""
 
 import ast
 import subprocess
@@ -193,7 +193,7 @@ def test_import_is_light():
 
 
 def test_building_is_light():
-    """A 100-layer Dense model is built in under 60 ms of CPU, without an engine (the least of three fresh processes)."""
+    """A 100-layer Dense model is built in under 60 ms of CPU, without an engine (least of three processes)."""
     code = (
         "import cornu, time, sys\n"
         "Input, Dense, Model = cornu.Input, cornu.layers.Dense, cornu.Model\n"

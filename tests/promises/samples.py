@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cornu import layers
+from cornu.saving import register_keras_serializable
 
 __all__ = ["ABSTRACT", "SAMPLES", "Sample", "public_layers"]
 
@@ -37,6 +38,7 @@ def _whole(high: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(high).integers(0, high, shape).astype("int32")
 
 
+@register_keras_serializable("samples")
 def double(x: Any) -> Any:
     """A function for `Lambda`."""
     return x * 2.0
@@ -118,7 +120,7 @@ SAMPLES: dict[str, Sample] = {
     "SeparableConv2D": Sample(lambda: layers.SeparableConv2D(3, 2), IMAGE),
     "SimpleRNN": Sample(lambda: layers.SimpleRNN(3, return_state=True), SERIES),
     "SimpleRNNCell": Sample(lambda: layers.SimpleRNNCell(3), FLAT, {"states": [_floats(3, 3)]}),
-    "Softmax": Sample(lambda: layers.Softmax(), SERIES),
+    "Softmax": Sample(lambda: layers.Softmax(), FLAT),
     "SpatialDropout1D": Sample(lambda: layers.SpatialDropout1D(0.3), SERIES),
     "SpatialDropout2D": Sample(lambda: layers.SpatialDropout2D(0.3), IMAGE),
     "SpatialDropout3D": Sample(lambda: layers.SpatialDropout3D(0.3), VOLUME),

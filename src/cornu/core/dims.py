@@ -208,7 +208,7 @@ BATCH = Dim("batch")
 
 
 def to_plain(dim: Dim) -> dict[str, Any]:
-    """A size as plain values, for files: the sizes inside its operations come before it, and are named by their places."""
+    """A size as plain values, for files; the sizes inside its operations are named by their places."""
     places: dict[int, int] = {}
     rows: list[Any] = []
 

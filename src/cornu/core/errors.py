@@ -159,7 +159,7 @@ class MaskWarning(CornuWarning):
 
 def is_user_file(path: str) -> bool:
     """Whether a source file is the user's own: not Cornu's, not a library's, not generated."""
-    return not (path.startswith(_HOUSE) or path.startswith(_LIBRARIES) or path.startswith("<frozen"))
+    return not path.startswith((_HOUSE, "<frozen", *_LIBRARIES))
 
 
 def user_line(frame: FrameType | None = None) -> str | None:

@@ -275,7 +275,7 @@ def _pooled(x: Spec, window: Any, strides: Any, padding: Any) -> Spec:
 
 @primitive(family="pooling")
 def window_sum(x: Spec, window=(), strides=(), padding=()) -> Spec:
-    """The sum over windows of `(batch, *space, channels)`; `window` and `strides` per spatial axis, `padding` in pairs."""
+    """The sum over windows of `(batch, *space, channels)`; sizes per spatial axis, `padding` in pairs."""
     return _pooled(x, window, strides, padding)
 
 

@@ -14,8 +14,8 @@ from cornu.ops import elementwise as _e
 from cornu.ops._declare import all_ops, dtype_of, host_array, interpreter_of, op, primitive, shape_of
 
 __all__ = [
-    "arange", "convert_to_numpy", "convert_to_tensor", "drop_mask", "dtype", "eye", "full", "full_like", "is_tensor", "linspace",
-    "ones", "ones_like", "shape", "size_array", "zeros", "zeros_like",
+    "arange", "convert_to_numpy", "convert_to_tensor", "drop_mask", "dtype", "eye", "full", "full_like", "is_tensor",
+    "linspace", "ones", "ones_like", "shape", "size_array", "zeros", "zeros_like",
 ]  # fmt: skip
 
 

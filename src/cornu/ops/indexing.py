@@ -147,7 +147,7 @@ def gather_along(x: Spec, indices: Spec, axis=0) -> Spec:
 
 @op(family="indexing")
 def take_along_axis(x: Spec, indices: Spec, axis=None) -> Spec:
-    """For each position of `indices`, the element of `x` there, with the index itself on one axis (`None`: both flat)."""
+    """For each position of `indices`, the element of `x` there, the index itself on one axis (`None`: both flat)."""
     if axis is None:
         x, indices, axis = _m.ravel(x), _m.ravel(indices), 0
     at = axis_of(axis, len(shape_of(x)))

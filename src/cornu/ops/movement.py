@@ -1,5 +1,6 @@
 """Moving elements without changing them: shapes, axes, joining, splitting, padding."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -264,7 +265,7 @@ def split(x: Spec, indices_or_sections=1, axis=0) -> list:
         bounds: list[Size] = [each * i for i in range(parts + 1)]
     else:
         bounds = [0, *(i if not isinstance(i, int) or i >= 0 else size + i for i in indices_or_sections), size]
-    return [strided_slice(x, {at: (a, b, 1)}) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [strided_slice(x, {at: (a, b, 1)}) for a, b in itertools.pairwise(bounds)]
 
 
 @primitive(family="movement")
@@ -359,7 +360,7 @@ def tile(x: Spec, repeats=1) -> Spec:
 
 @op(family="movement")
 def repeat(x: Spec, repeats=1, axis=None) -> Spec:
-    """Each element repeated along an axis (`None`: of the flattened array); `repeats` is a number, or one per element."""
+    """Each element repeated along an axis (`None`: flattened); `repeats` is a number, or one per element."""
     if axis is None:
         x, axis = ravel(x), 0
     sizes = shape_of(x)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from cornu.core import tree
-from cornu.layers.base import structure_version
+from cornu.core.errors import ArgumentError
 from cornu.ops.creation import convert_to_numpy
 from cornu.training import guard
 from cornu.training.data import Source
-from cornu.training.step import State
+from cornu.training.step import Late, State
 
 __all__ = ["Logs", "Runner"]
 
@@ -59,17 +59,17 @@ class Runner:
         model: the model.
         engine: the engine in force.
         state: the variables' values.
+        quiet: whether training that leaves the finite numbers just stops.
     """
 
-    def __init__(self, model: Any, engine: Any, state: State) -> None:
+    def __init__(self, model: Any, engine: Any, state: State, quiet: bool = False) -> None:
         self.model = model
         self.engine = engine
         self.state = state
+        self.quiet = quiet
         self.alive: Any = engine.from_host(np.array(True))
         self._flight: deque[tuple[int, Any, Any]] = deque()
-        self._version = structure_version[0]
-        self._train: Callable[..., Any] | None = None
-        self._test: Callable[..., Any] | None = None
+        self._names: list[str] | None = None
 
     def to_engine(self, batch: Any) -> Any:
         """A batch's arrays as the engine's values."""
@@ -77,17 +77,37 @@ class Runner:
 
     def train(self, number: int, batch: Any) -> dict[str, Any]:
         """One training step; its logs may still be under way."""
-        if self._train is None or self._version != structure_version[0]:
-            self._version = structure_version[0]
-            self._train = self.model._compiled_train(self.engine, self.state.variables)
+        self.model._check_targets(batch)
         batch = self.to_engine(batch)
-        self.state.values, logs, alive = self._train(self.state.values, np.int32(number), self.alive, batch)
+        values, logs, alive = self._run(
+            self.model._compiled_train, lambda step: step(self.state.values, np.int32(number), self.alive, batch)
+        )
+        self.state.values = values
         self.alive = alive
         self._flight.append((number, alive, batch))
         if len(self._flight) > _IN_FLIGHT:
             self._settle(1)
-        result: dict[str, Any] = logs
-        return result
+        return self._in_order(logs)
+
+    def _run(self, compiled: Callable[..., Any], call: Callable[[Any], Any]) -> Any:
+        """A compiled step's answer; variables that it meets late join the state, and it runs again."""
+        while True:
+            try:
+                return call(compiled(self.engine, list(self.state.variables)))
+            except Late as late:
+                self.model._late().extend(late.variables)
+                self.state.add(late.variables)
+
+    def _in_order(self, logs: Any) -> dict[str, Any]:
+        """Logs in the order of the metrics (engines may reorder dicts)."""
+        if not isinstance(logs, Mapping):
+            got = type(logs).__name__
+            raise ArgumentError(f"a step of model {self.model.name!r} gave {got}", "a dict of logs by name", "return {'loss': loss}")
+        if len(logs) < 2:
+            return dict(logs)
+        if self._names is None:
+            self._names = self.model.metrics_names
+        return {**{name: logs[name] for name in self._names if name in logs}, **logs}
 
     def _settle(self, count: int) -> None:
         """Ask the oldest steps in flight whether they were finite.
@@ -99,6 +119,9 @@ class Runner:
             number, alive, batch = self._flight.popleft()
             if not bool(convert_to_numpy(alive)):
                 self._flight.clear()
+                if self.quiet:
+                    self.model.stop_training = True
+                    return
                 raise guard.explain(self.model, self.engine, batch, number, self.model.trainable_variables)
 
     def settle(self) -> None:
@@ -112,13 +135,12 @@ class Runner:
 
     def test(self, number: int, batch: Any) -> dict[str, Any]:
         """One step of evaluation."""
-        if self._test is None:
-            self._test = self.model._compiled_test(self.engine, self.state.variables)
-        changed, logs = self._test(self.state.values, np.int32(number), self.to_engine(batch))
+        self.model._check_targets(batch)
+        batch = self.to_engine(batch)
+        changed, logs = self._run(self.model._compiled_test, lambda step: step(self.state.values, np.int32(number), batch))
         for place, value in changed.items():
             self.state.values[place] = value
-        result: dict[str, Any] = logs
-        return result
+        return self._in_order(logs)
 
     def evaluate(self, source: Source, steps: int | None, callbacks: Any) -> dict[str, Any]:
         """Run all batches of a source through `test`."""

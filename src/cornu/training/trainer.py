@@ -1,5 +1,6 @@
 """`Trainer`: what every model can do with data: compile, fit, evaluate, predict, and the steps they are made of."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from cornu import optimizers, random
 from cornu.autodiff import value_and_grad
-from cornu.callbacks import CallbackList
+from cornu.callbacks import CallbackList, TerminateOnNaN
 from cornu.core import context, tree
 from cornu.core.errors import ArgumentError, BuildError, CornuError, DataError
 from cornu.core.variable import Variable, read_all
@@ -22,7 +23,7 @@ from cornu.ops._declare import shape_of, to_spec
 from cornu.training.data import Source, as_source
 from cornu.training.loop import Logs, Runner, scalar
 from cornu.training.objective import Objective
-from cornu.training.step import State, forward_step, note_loss, train_step
+from cornu.training.step import Late, State, forward_step, note_loss, train_step
 
 __all__ = ["Trainer"]
 
@@ -148,17 +149,24 @@ class Trainer(Layer):
     @property
     def metrics(self) -> list[Metric]:
         """The metrics: the loss, those of `compile`, those of layers and of the model itself."""
-        return [metric for _, metric in self._named_metrics()]
+        return [metric for _, metric in self._found_metrics().values()]
 
     def _named_metrics(self) -> list[tuple[str, Metric]]:
+        """The metrics with the names they are logged under, in Keras's order."""
+        found = self._found_metrics()
+        if type(self).metrics is Trainer.metrics:
+            return list(found.values())
+        # A subclass says itself which are its metrics.
+        return [found.get(id(metric), (metric.name, metric)) for metric in self.metrics]
+
+    def _found_metrics(self) -> dict[int, tuple[str, Metric]]:
+        """The metrics by id: the losses, those of `compile`, those of layers; for several outputs those of `compile` come last."""
+        first, last = ([], []) if self._objective is None else self._objective.all()
+        own = [(metric.name, metric) for layer in self._flatten_layers() for metric in _metrics_of(layer)]
         found: dict[int, tuple[str, Metric]] = {}
-        if self._objective is not None:
-            for name, metric in self._objective.all():
-                found[id(metric)] = (name, metric)
-        for layer in self._flatten_layers():
-            for metric in _metrics_of(layer):
-                found.setdefault(id(metric), (metric.name, metric))
-        return list(found.values())
+        for name, metric in (*first, *own, *last):
+            found.setdefault(id(metric), (name, metric))
+        return found
 
     @property
     def metrics_names(self) -> list[str]:
@@ -201,10 +209,9 @@ class Trainer(Layer):
             a scalar.
         """
         total: Any = None
-        each: list[Any] = []
         if self._objective is not None:
             self._bind_objective(y, y_pred)
-            total, each = self._objective.loss(y, y_pred, sample_weight)
+            total = self._objective.loss(y, y_pred, sample_weight)
         for penalty in self.losses:
             penalty = _e.cast(penalty, "float32")
             total = penalty if total is None else _a.add(total, penalty)
@@ -212,10 +219,20 @@ class Trainer(Layer):
             raise BuildError(
                 f"model {self.name!r} has no loss", "a loss in compile, add_loss in a layer, or compute_loss of your own"
             )
+        return total
+
+    def _loss_of(self, x: Any, y: Any, y_pred: Any, sample_weight: Any, training: bool) -> Any:
+        """What `compute_loss` gives, which may have been written without `training`."""
+        given = {"x": x, "y": y, "y_pred": y_pred, "sample_weight": sample_weight, "training": training}
+        parameters = inspect.signature(type(self).compute_loss).parameters
+        if "training" not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            del given["training"]
+        return self.compute_loss(**given)
+
+    def _track_loss(self, loss: Any, x: Any) -> None:
         if self._objective is not None:
             rows = next((shape_of(leaf)[0] for leaf in tree.leaves(x) if leaf is not None and shape_of(leaf)), 1)
-            self._objective.track(_e.stop_gradient(total), [None if v is None else _e.stop_gradient(v) for v in each], rows)
-        return total
+            self._objective.loss_tracker.update_state(_e.stop_gradient(loss), sample_weight=rows)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         """Update the metrics with a batch and give their results by name."""
@@ -247,7 +264,7 @@ class Trainer(Layer):
 
         def forward() -> Any:
             y_pred = self(x, training=True)
-            loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+            loss = self._loss_of(x, y, y_pred, sample_weight, training=True)
             return self.optimizer.scale_loss(loss), (loss, y_pred, tree.map_structure(masks.mask_of, y_pred))
 
         if variables:
@@ -256,6 +273,7 @@ class Trainer(Layer):
         else:
             _, (loss, y_pred, found) = forward()
         note_loss(loss)
+        self._track_loss(loss, x)
         tree.map_structure(masks.set_mask, y_pred, found)
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
@@ -263,7 +281,7 @@ class Trainer(Layer):
         """One step of evaluation; `data` as for `train_step`."""
         x, y, sample_weight = unpack(data)
         y_pred = self(x, training=False)
-        self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False)
+        self._track_loss(self._loss_of(x, y, y_pred, sample_weight, training=False), x)
         return self.compute_metrics(x, y, y_pred, sample_weight)
 
     def predict_step(self, data: Any) -> Any:
@@ -285,14 +303,27 @@ class Trainer(Layer):
     def _compiled(
         self, kind: str, engine: Any, variables: list[Variable], make: Callable[[], Any], donate: bool
     ) -> Callable[..., Any]:
-        key = (kind, engine.name, tuple(map(id, variables)), self.run_eagerly)
+        layers, kept = self._structure(variables)
+        key = (kind, engine.name, self.run_eagerly, self._guard, tuple(map(id, variables)), layers)
         cached = self._cache.get(key)
-        if cached is None or cached[0] != structure_version[0]:
+        if cached is None:
             step = self._forgetting(make())
-            compiled = step if self.run_eagerly else engine.compile(step, donate=donate)
-            cached = self._cache[key] = (structure_version[0], compiled)
-        result: Callable[..., Any] = cached[1]
+            compiled = _eager(step) if self.run_eagerly else engine.compile(step, donate=donate)
+            # What the key knows by its id must live as long as the key.
+            cached = self._cache[key] = (compiled, kept, variables)
+        result: Callable[..., Any] = cached[0]
         return result
+
+    def _structure(self, variables: list[Variable]) -> tuple[Any, Any]:
+        """What a compiled step has taken for granted, to be compared: the layers, and what of them trains; and what it is made of."""
+        version = structure_version[0], tuple(map(id, variables))
+        known = self._cache.get("structure")
+        if known is None or known[0] != version:
+            layers = self._flatten_layers()
+            function = getattr(self, "_function", None)
+            found = (id(function), tuple((id(layer), layer._trainable) for layer in layers))
+            known = self._cache["structure"] = (version, found, (function, layers, list(variables)))
+        return (known[1], tuple(variable.trainable for variable in variables)), known[2]
 
     def _forgetting(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """A step that leaves none of its values behind in the layers (penalties of `add_loss`)."""
@@ -310,16 +341,32 @@ class Trainer(Layer):
         found = {id(v): v for v in self.variables}
         if self.optimizer is not None:
             found.update((id(v), v) for v in self.optimizer.variables)
-        found.update((id(v), v) for v in self.metrics_variables)
+        for _, metric in (*self._found_metrics().values(), *self._named_metrics()):
+            found.update((id(v), v) for v in metric.variables)
+        found.update((id(v), v) for v in self._late())
         return list(found.values())
+
+    def _late(self) -> list[Variable]:
+        """Variables that steps met and the model does not hold: those of a second optimizer, say."""
+        late: list[Variable] = self._cache.setdefault("late", [])
+        return late
+
+    def _check_targets(self, batch: Any) -> None:
+        """Refuse labels out of range, as far as the targets can be looked at without waiting."""
+        if self._objective is not None and self._objective.built:
+            self._objective.check_targets(unpack(batch)[1])
 
     def _engine(self, name: Any) -> Any:
         chosen = name or self._compile_engine
         return engines.get(chosen) if chosen else context.engine_in_force()
 
     def _prepare(self, engine: Any, batch: Any, objective: bool = True) -> None:
-        """Make all variables, by running the model once on Specs of a batch."""
+        """Make all variables, by running the model once on Specs of a batch.
+
+        A model with a step of its own need not have a `call` that fits; what is wrong will show when the step runs.
+        """
         x, y, sample_weight = batch
+        own = self._own_steps()
         ready = self.optimizer is None or self.optimizer.built
         if self.built and self.variables and ready and (self._objective is None or self._objective.built):
             return
@@ -332,16 +379,14 @@ class Trainer(Layer):
                         self._bind_objective(specs[1], y_pred)
                         self._objective.loss(specs[1], y_pred, specs[2])
                         self._objective.update(specs[1], y_pred, specs[2]) if specs[1] is not None else None
-            except CornuError:
-                if self._own_steps() and not objective:
-                    return
-                if self._own_steps():
-                    return self._prepare(engine, batch, objective=False)
-                raise
-            except (TypeError, AttributeError):
-                # Native functions of an engine do not know Specs: make the variables by a real call instead.
-                self(x, training=False)
-            self._clear_losses()
+            except Exception as error:
+                if not own and (isinstance(error, CornuError) or not isinstance(error, (TypeError, AttributeError))):
+                    raise
+                if not own:
+                    # Native functions of an engine do not know Specs: make the variables by a real call instead.
+                    self(x, training=False)
+            finally:
+                self._clear_losses()
             if self.optimizer is not None and self.trainable_variables and not self.optimizer.built:
                 self.optimizer.build(self.trainable_variables)
 
@@ -423,8 +468,9 @@ class Trainer(Layer):
             callbacks, model=self, add_history=True, add_progbar=verbose != 0, verbose=1 if verbose == "auto" else verbose,
             epochs=epochs, steps=steps, validation_freq=None if validation is None else validation_freq,
         )  # fmt: skip
+        quiet = any(isinstance(callback, TerminateOnNaN) for callback in hooks.callbacks)
         with state.held():
-            runner = Runner(self, chosen, state)
+            runner = Runner(self, chosen, state, quiet)
             hooks.on_train_begin()
             logs: dict[str, Any] = {}
             for epoch in range(initial_epoch, epochs):
@@ -440,6 +486,8 @@ class Trainer(Layer):
                 hooks.on_epoch_end(epoch, logs)
                 if self.stop_training:
                     break
+            if isinstance(self.optimizer, optimizers.Optimizer) and self.optimizer.built:
+                self.optimizer.finalize_variable_values(self.trainable_variables)
             hooks.on_train_end(logs)
         return self.history
 
@@ -529,7 +577,7 @@ class Trainer(Layer):
         variables = self.variables
         parts: list[Any] = []
         with context.use_engine(chosen):
-            step = self._compiled_predict(chosen, variables)
+            variables = [*variables, *self._late()]
             values = read_all(variables)
             hooks.on_predict_begin()
             for number, batch in enumerate(source.epoch(0)):
@@ -537,10 +585,21 @@ class Trainer(Layer):
                     break
                 hooks.on_predict_batch_begin(number)
                 batch = tree.map_structure(lambda leaf: None if leaf is None else chosen.feed(_array(leaf)), batch)
-                changed, outputs = step(values, np.int32(0), batch)
+                while True:
+                    try:
+                        changed, outputs = self._compiled_predict(chosen, variables)(values, np.int32(0), batch)
+                        break
+                    except Late as late:
+                        self._late().extend(late.variables)
+                        variables = [*variables, *late.variables]
+                        values = [*values, *read_all(late.variables)]
                 for place, value in changed.items():
                     values[place] = value
-                    variables[place].set_value(value)
+                    holder = variables[place].holder
+                    if holder is None:
+                        variables[place].set_value(value)
+                    else:
+                        holder.write(variables[place], value)
                 parts.append(outputs)
                 hooks.on_predict_batch_end(number, {"outputs": outputs})
             hooks.on_predict_end()
@@ -564,12 +623,13 @@ class Trainer(Layer):
         *,
         engine: Any = None,
     ) -> Any:
-        """One step of training on one batch; gives the loss and metrics so far (a list, or a dict if `return_dict`)."""
+        """One step of training on one batch; gives its loss and metrics (a list, or a dict if `return_dict`)."""
         self._need_compiled("train_on_batch")
         chosen = self._engine(engine)
         batch = self._one_batch(x, y, sample_weight, class_weight, "train_on_batch")
         self._prepare(chosen, batch)
         with State(self._all_variables(), chosen).held() as state:
+            self.reset_metrics()
             runner = Runner(self, chosen, state)
             logs = runner.train(self._step_number, batch)
             vars(self)["_step_number"] += 1
@@ -579,12 +639,13 @@ class Trainer(Layer):
     def test_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False, *, engine: Any = None
     ) -> Any:
-        """One step of evaluation on one batch; gives the loss and metrics so far."""
+        """One step of evaluation on one batch; gives its loss and metrics."""
         self._need_compiled("test_on_batch")
         chosen = self._engine(engine)
         batch = self._one_batch(x, y, sample_weight, None, "test_on_batch")
         self._prepare(chosen, batch)
         with State(self._all_variables(), chosen).held() as state:
+            self.reset_metrics()
             logs = Runner(self, chosen, state).test(0, batch)
         return _answer(logs, return_dict)
 
@@ -609,6 +670,20 @@ def unpack(data: Any) -> tuple[Any, Any, Any]:
     if len(data) > 3 or not data:
         raise DataError(f"a batch of {len(data)} parts", "x, (x, y) or (x, y, sample_weight)")
     return (*data, *([None] * (3 - len(data))))  # type: ignore[return-value]
+
+
+def _eager(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A step that runs op by op on values that can be looked at, gradients too."""
+
+    def run(*args: Any) -> Any:
+        token = context.by_tape.set(True)
+        try:
+            with np.errstate(all="ignore"):
+                return step(*args)
+        finally:
+            context.by_tape.reset(token)
+
+    return run
 
 
 def _answer(logs: dict[str, Any], return_dict: bool) -> Any:

@@ -42,7 +42,7 @@ class NumpyEngine(Engine):
         return host_array(value, dtype)
 
     def compile(self, function: Callable[..., Any], donate: bool = False) -> Callable[..., Any]:
-        """The function with this engine in force, floating-point warnings silenced (ops answer with NaN and infinity)."""
+        """The function with this engine in force, floating-point warnings off (NaN and infinity are answers)."""
 
         def run(*args: Any) -> Any:
             with context.use_engine(self), np.errstate(all="ignore"):
