@@ -59,7 +59,9 @@ def mask_of(value: Any) -> Any:
         if tag is None or tag.lost is not None:
             return None
         source = tag.sources[0]
-        return source if type(source) is Spec else Spec(source.shape, source.dtype, Tag((source,)))
+        if type(source) is Spec and len(tag.sources) == 1:
+            return source
+        return Spec(source.shape, source.dtype, Tag(tag.sources))
     if kind.__name__ == "SymbolicTensor":
         return value.mask
     found = _table.get(id(value))
@@ -71,8 +73,8 @@ def set_mask(value: Any, mask: Any) -> None:
     if mask is None:
         return
     if type(value) is Spec:
-        source = mask.mask.sources if type(mask) is Spec and mask.mask is not None and mask.mask.lost is None else (mask,)
-        value.mask = Tag(source)
+        tag = mask.mask if type(mask) is Spec else None  # of what stands for another mask, or of what the mask is made from
+        value.mask = Tag(tag.sources if tag is not None and tag.lost is None and tag.through is None else (mask,))
         return
     key = id(value)
     try:

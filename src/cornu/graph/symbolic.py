@@ -16,7 +16,7 @@ from cornu.ops import _declare
 from cornu.ops._declare import RECORDER_RANK, Interpreter, Op, interprets
 from cornu.ops._rules import Constraint, constraints
 
-__all__ = ["Node", "RECORDER", "SymbolicTensor", "aside", "carried", "record", "specs_of", "user_tensors"]
+__all__ = ["Node", "RECORDER", "SymbolicTensor", "aside", "carried", "constant", "record", "specs_of", "user_tensors"]
 
 _order = itertools.count()
 
@@ -263,6 +263,13 @@ def record(
     if not _aside.get():
         operation._calls.append(weakref.ref(node))
     return node
+
+
+def constant(value: Any) -> SymbolicTensor:
+    """An array as a tensor of the graph."""
+    spec = _declare.to_spec(value)
+    found: SymbolicTensor = Node(_declare.operator("as_tensor"), (), {"x": value}, spec, []).outputs[0]
+    return found
 
 
 def carried(tensor: SymbolicTensor, mask: Spec) -> SymbolicTensor:

@@ -15,6 +15,7 @@ from cornu.autodiff import value_and_grad
 from cornu.core import context, dtypes, tree
 from cornu.core.dims import evaluate, shape_text
 from cornu.core.errors import CornuError, MaskWarning, SavingError, is_user_file
+from cornu.core.spec import Spec
 from cornu.core.variable import Variable
 from cornu.engines import registry as engines
 from cornu.graph.symbolic import SymbolicTensor
@@ -25,6 +26,7 @@ from cornu.models import Model
 from cornu.ops import arithmetic as _a
 from cornu.ops import elementwise as _e
 from cornu.ops import reduction as _r
+from cornu.ops._declare import to_spec
 from cornu.ops.creation import convert_to_numpy
 
 __all__ = ["Report", "check_layer"]
@@ -33,8 +35,8 @@ _NAMES = {
     "inference": "inference is repeatable",
     "shape": "inferred shape and dtype are those of the result",
     "config": "it can be made again from its config",
-    "file": "saved and loaded it gives the same result",
     "unknown sizes": "it builds with unknown batch and time, and runs with any",
+    "file": "saved and loaded it gives the same result",
     "engines": "the same numbers on every installed engine",
     "compiled": "the same numbers compiled and not",
     "training": "in training the same numbers, and the same changes of state, on every engine",
@@ -47,13 +49,14 @@ _NAMES = {
 _NEEDS = {
     "shape": ("inference",),
     "config": ("inference",),
-    "file": ("inference", "config"),
+    "file": ("inference", "config", "shape", "unknown sizes"),
     "unknown sizes": ("inference", "config", "shape"),
     "engines": ("inference",),
     "compiled": ("inference",),
     "batch": ("inference", "unknown sizes"),
-    "gradient": ("inference", "config"),
-    "mask": ("inference", "shape"),
+    "training": ("inference", "engines"),
+    "gradient": ("inference", "config", "shape", "engines", "compiled"),
+    "mask": ("inference", "shape", "unknown sizes"),
 }
 
 # Where a broken promise is mended: the first of these methods that the layer's own class writes.
@@ -85,9 +88,9 @@ class Report:
         return not self.broken
 
     @property
-    def broken(self) -> list[str]:
-        """Names of the broken promises."""
-        return [name for name, status, _ in self.rows if status == "broken"]
+    def broken(self) -> dict[str, str]:
+        """The broken promises, with details."""
+        return {name: detail for name, status, detail in self.rows if status == "broken"}
 
     def __bool__(self) -> bool:
         return self.ok
@@ -213,8 +216,8 @@ class _Check:
             ("inference", self.inference),
             ("shape", self.shape),
             ("config", self.config),
-            ("file", self.file),
             ("unknown sizes", self.unknown),
+            ("file", self.file),
             ("engines", self.agree),
             ("compiled", self.compiled),
             ("training", self.training),
@@ -313,13 +316,14 @@ class _Check:
 
     def shape(self) -> None:
         """Compare inferred Specs with results."""
-        symbolic = tree.leaves(self.call(self.layer, self.inputs(False)))
+        specs = tree.map_structure(lambda leaf: Spec(leaf.shape, dtypes.standardize_dtype(leaf.dtype)), self.sample)
+        with context.abstract():
+            inferred = [to_spec(leaf) for leaf in tree.leaves(self.call(self.layer, specs))]
         found = self.run()
-        assert len(symbolic) == len(found), f"{len(symbolic)} outputs inferred, {len(found)} given"
-        for tensor, value in zip(symbolic, found, strict=True):
-            want = evaluate(tensor.shape, {"batch": self.rows})
-            assert want == value.shape, f"inferred {shape_text(tensor.shape)}, got {value.shape}"
-            assert tensor.dtype == value.dtype.name, f"inferred dtype {tensor.dtype}, got {value.dtype}"
+        assert len(inferred) == len(found), f"{len(inferred)} outputs inferred, {len(found)} given"
+        for spec, value in zip(inferred, found, strict=True):
+            assert spec.shape == value.shape, f"inferred {shape_text(spec.shape)}, got {value.shape}"
+            assert spec.dtype == value.dtype.name, f"inferred dtype {spec.dtype}, got {value.dtype}"
         if type(self.layer).compute_output_shape is not Layer.compute_output_shape and len(self.sample) == 1:
             stated = self.layer.compute_output_shape(tree.map_structure(lambda leaf: leaf.shape, self.sample[""]))
             if len(found) == 1 and not any(isinstance(part, (list, tuple, dict)) for part in stated):
@@ -358,6 +362,10 @@ class _Check:
             model = self.model(layer)
             note = f"time must be known ({str(error).splitlines()[0]}); the batch may be unknown"
         whole = self.run(model)
+        sizes = {f"time{leaf.shape[1]}": leaf.shape[1] for leaf in tree.leaves(self.sample) if leaf.ndim >= 3}
+        for tensor, value in zip(tree.leaves(model.model.output), whole, strict=True):
+            stated = evaluate(tensor.shape, {"batch": self.rows, **sizes})
+            assert stated == value.shape, f"inferred {shape_text(tensor.shape)}, got {value.shape} with {self.rows} rows"
         for rows in (1, self.rows):
             expected = self.run(layer, self.part(rows))
             self.same(self.run(model, self.part(rows)), expected, f"with {rows} rows")

@@ -40,13 +40,14 @@ from cornu.core.errors import (
 from cornu.core.spec import Spec
 from cornu.core.variable import Variable
 from cornu.graph import masks
-from cornu.graph.symbolic import SymbolicTensor, carried, describe, record, specs_of, user_tensors
+from cornu.graph.symbolic import SymbolicTensor, carried, constant, describe, record, specs_of, user_tensors
 from cornu.layers._context import Call, current
 from cornu.core.names import auto_name
 from cornu.layers._tracking import children
 from cornu.layers.input_spec import InputSpec, check_inputs
 from cornu.ops._declare import dtype_of, host_array, interpreter_of, shape_of, to_spec
 from cornu.ops._rules import constraints
+from cornu.ops.arithmetic import divide
 from cornu.ops.creation import as_tensor
 from cornu.ops.elementwise import cast_to
 
@@ -141,6 +142,7 @@ class Layer(config.Configurable):
     _trainable: bool
     _batch_shape: tuple[int | None, ...] | None
     _build_shapes: dict[str, Any] | None
+    _called_with: dict[str, Any] | None  # shapes and dtypes of its first call
     _calls: list[Any]  # weak references to the nodes of its calls
     _own_trainable: list[Variable]
     _own_frozen: list[Variable]
@@ -201,6 +203,7 @@ class Layer(config.Configurable):
         own.setdefault("_known", {})
         own.setdefault("built", False)
         own.setdefault("_build_shapes", None)
+        own.setdefault("_called_with", None)
         own["_name"] = name
         own["_path"] = None
         own["_trainable"] = bool(trainable)
@@ -554,7 +557,7 @@ class Layer(config.Configurable):
                 produced = [masks.combined(tuple(t.mask for t in masked))] * len(node.outputs)
             flat = tree.leaves(produced) if produced is not None else []
             for output, mask in zip(node.outputs, flat, strict=False):
-                output.mask = mask
+                output.mask = mask if mask is None or type(mask) is SymbolicTensor else constant(mask)
             return
         for output, spec in zip(node.outputs, tree.leaves(specs), strict=True):
             tag = getattr(spec, "mask", None)
@@ -562,8 +565,15 @@ class Layer(config.Configurable):
                 continue
             if tag.lost is None and all(type(source) is SymbolicTensor for source in tag.sources):
                 output.mask = masks.combined(tag.sources)
-            elif tag.lost is None:
+            elif tag.lost is None and tag.through is None:
                 output.mask = carried(output, to_spec(tag.sources[0]))
+            elif tag.lost is None:
+                self._warn(
+                    f"the output of layer {self.path!r} ({type(self).__name__}) has no mask: one made inside was left behind by "
+                    f"arithmetic in its `call` ({tag.through!r}; the layer is called at {node.where}); define compute_mask, "
+                    "compute with layers, or drop the mask (cornu.ops.drop_mask(x))",
+                    "a mask handed on by a layer",
+                )
             elif not signature.mask_for:
                 self._warn_lost(tag.lost, node.where)
 
@@ -576,8 +586,11 @@ class Layer(config.Configurable):
             f"layer {self.path!r} ({type(self).__name__}) got an input with a mask and loses it in {op_name!r} (at {where}); take an "
             "argument `mask` in call, define compute_mask, or pass cornu.ops.drop_mask(x)"
         )
+        self._warn(text, "a layer that knows masks")
+
+    def _warn(self, text: str, expected: str) -> None:
         if config.is_strict():
-            raise MaskError(text, "a layer that knows masks")
+            raise MaskError(text, expected)
         warnings.warn(text, MaskWarning, stacklevel=4)
 
     def _first(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -622,7 +635,9 @@ class Layer(config.Configurable):
         kept = masks._kept.set(call.root.kept) if parent is None else None
         try:
             with context.autocast(self.compute_dtype if self.autocast else None):
+                given, named = args, kwargs
                 if not recording:
+                    self._check_left_behind(signature, args, kwargs)
                     kwargs = {**self._masks_for(signature, args, kwargs), **kwargs}
                 args, kwargs = self._prepared(args, kwargs)
                 if self.input_spec is not None:
@@ -639,9 +654,12 @@ class Layer(config.Configurable):
                 outputs = self._called(args, kwargs)
                 if self.activity_regularizer is not None:
                     for output in tree.leaves(outputs):
-                        self.add_loss(self.activity_regularizer(output))
+                        penalty = self.activity_regularizer(output)
+                        rows = shape_of(output)[0] if shape_of(output) else 1
+                        # By row, as in Keras: it counts the same whatever the batch.
+                        self.add_loss(penalty if isinstance(rows, Dim) else divide(penalty, rows))
                 if not recording:
-                    self._mask_outputs(signature, args, kwargs, outputs)
+                    self._mask_outputs(signature, given, {**kwargs, **named}, outputs)
         except CornuError as error:
             error.locate(layer=f"{self.path!r} ({type(self).__name__})", inputs=self._describe(args, kwargs))
             raise
@@ -737,24 +755,34 @@ class Layer(config.Configurable):
             value = value.value
         dtype = self.compute_dtype
         if self.autocast and dtype_of(value) != dtype and dtype_of(value) in dtypes.FLOATS:
-            return cast_to(value, dtype=dtype)
+            mask = masks.mask_of(value)
+            value = cast_to(value, dtype=dtype)
+            masks.set_mask(value, mask)
         return value
 
     # ------------------------------------------------ building
 
     def _build(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        shapes = {
-            name: tree.map_structure(lambda leaf: keras_shape(shape_of(leaf)), value)
+        arrays = {
+            name: value
             for name, value in self._by_name(args, kwargs).items()
             if not name.endswith("mask") and _is_structure_of_arrays(value)
         }
-        self._build_with(shapes)
+        if self._builds_by_calling():
+            vars(self)["_called_with"] = {
+                name: tree.map_structure(lambda leaf: {"shape": keras_shape(shape_of(leaf)), "dtype": dtype_of(leaf)}, value)
+                for name, value in arrays.items()
+            }
+        self._build_with({n: tree.map_structure(lambda leaf: keras_shape(shape_of(leaf)), v) for n, v in arrays.items()})
+
+    def _builds_by_calling(self) -> bool:
+        """Whether the weights are made as `call` runs, for want of a `build` of its own."""
+        return type(self).build is Layer.build
 
     def _build_with(self, shapes: dict[str, Any]) -> None:
         """Call `build` with the shapes it asks for."""
-        method = type(self).build
-        if method is not Layer.build:
-            parameters = [p for p in inspect.signature(method).parameters if p != "self"]
+        if not self._builds_by_calling():
+            parameters = [p for p in inspect.signature(type(self).build).parameters if p != "self"]
             if len(parameters) == 1 and not (parameters[0].endswith("_shape") and parameters[0][:-6] in shapes):
                 first = next(iter(shapes.values()), None)
                 chosen: dict[str, Any] = {parameters[0]: first}
@@ -775,13 +803,31 @@ class Layer(config.Configurable):
         shapes = self._build_shapes
         if shapes is None:
             return None
-        return {"input_shape": next(iter(shapes.values()))} if len(shapes) == 1 else {"shapes_dict": shapes}
+        found = {"input_shape": next(iter(shapes.values()))} if len(shapes) == 1 else {"shapes_dict": shapes}
+        # With no `build` of its own it is built by a call: on these arguments.
+        return found if self._called_with is None or not self.variables else {**found, "call": self._called_with}
+
+    def _build_by_calling(self, arguments: dict[str, Any]) -> None:
+        """Make the weights by running `call` on Specs, given as shapes and dtypes."""
+
+        def spec(value: Any) -> Any:
+            if isinstance(value, dict) and set(value) == {"shape", "dtype"}:
+                return shapes_to_specs(_tuples(value["shape"]), value["dtype"])
+            if isinstance(value, dict):
+                return {key: spec(part) for key, part in value.items()}
+            return [spec(part) for part in value]
+
+        with context.abstract():
+            self(**{name: spec(value) for name, value in arguments.items()})
 
     def build_from_config(self, config: dict[str, Any]) -> None:
         """Build with the shapes of a file."""
         if not config or self.built:
             return
-        shapes = config.get("shapes_dict") or config
+        if "call" in config and self._builds_by_calling():
+            self._build_by_calling(config["call"])
+            return
+        shapes = config.get("shapes_dict") or {key: value for key, value in config.items() if key != "call"}
         token = current.set(Call(self, current.get(), None, self.path))
         try:
             vars(self)["_building"] = True
@@ -819,11 +865,7 @@ class Layer(config.Configurable):
         """Let masks travel on with values (or with Specs, inside a call that is being recorded)."""
         custom = self._has_mask_rule()
         if not custom and not self.supports_masking:
-            for output in tree.leaves(outputs):
-                if type(output) is Spec and output.mask is not None and output.mask.lost is not None:
-                    if not signature.mask_for:
-                        self._warn_lost(output.mask.lost, user_line())
-                    output.mask = None
+            self._keep_aligned(signature, args, kwargs, outputs)
             return
         for output in tree.leaves(outputs):
             if type(output) is Spec:
@@ -840,6 +882,73 @@ class Layer(config.Configurable):
         for output, mask in zip(tree.leaves(outputs), tree.leaves(produced), strict=False):
             if mask is not None and masks.mask_of(output) is None:
                 masks.set_mask(output, mask)
+
+    def _keep_aligned(self, signature: _Signature, args: Any, kwargs: Any, outputs: Any) -> None:
+        """Let masks travel through a layer without a rule, if its ops keep their positions."""
+        given = [leaf for leaf in tree.leaves([args, kwargs]) if leaf is not None]
+        if context.is_abstract():
+            behind = next((leaf.mask.through for leaf in given if type(leaf) is Spec and leaf.mask is not None), None)
+            for output in tree.leaves(outputs):
+                tag = output.mask if type(output) is Spec else None
+                if tag is None:
+                    continue
+                if tag.lost is not None and not signature.mask_for:
+                    self._warn_lost(tag.lost, user_line())
+                output.mask = None if tag.lost is not None else masks.Tag(tag.sources, None, behind)
+            return
+        parent = current.get().parent  # type: ignore[union-attr]
+        found = [masks.mask_of(leaf) for leaf in given]
+        if all(mask is None for mask in found) or getattr(parent and parent.layer, "_function", None) is not None:
+            return  # in a graph masks have nodes of their own
+        for output, sources in zip(tree.leaves(outputs), self._alignment(args, kwargs, given, found), strict=True):
+            if sources and masks.mask_of(output) is None:
+                masks.set_mask(output, masks.combined(tuple(found[i] for i in sources)))
+
+    def _alignment(self, args: Any, kwargs: Any, given: list[Any], found: list[Any]) -> list[list[int]]:
+        """For each output the arguments whose masks hold for it; worked out on Specs, once for each set of shapes."""
+        key = tuple((shape_of(x), dtype_of(x), None if m is None else len(shape_of(m))) for x, m in zip(given, found, strict=True))
+        known = vars(self).setdefault("_aligned", {})
+        if key not in known:
+            place = {id(mask): i for i, mask in enumerate(found) if mask is not None}
+            tags = {id(x): masks.Tag((m,)) for x, m in zip(given, found, strict=True) if m is not None}
+
+            def spec(leaf: Any) -> Any:
+                return Spec(shape_of(leaf), dtype_of(leaf), tags.get(id(leaf))) if _is_array(leaf) else leaf
+
+            layers = self._flatten_layers()
+            noted = [list(layer._call_losses) for layer in layers]
+            token = current.set(None)
+            try:
+                with context.abstract(), context.bind([], []):
+                    specs = self._run(tree.map_structure(spec, args), tree.map_structure(spec, kwargs), recording=True)
+            finally:
+                current.reset(token)
+                for layer, losses in zip(layers, noted, strict=True):
+                    layer._call_losses[:] = losses
+            kept = [getattr(leaf, "mask", None) for leaf in tree.leaves(specs)]
+            known[key] = [
+                [] if tag is None or tag.lost is not None else [place[id(source)] for source in tag.sources if id(source) in place]
+                for tag in kept
+            ]
+        result: list[list[int]] = known[key]
+        return result
+
+    def _check_left_behind(self, signature: _Signature, args: Any, kwargs: Any) -> None:
+        """Say that a mask does not come along with a value's own arithmetic in a `call` (only a graph's masks do)."""
+        if not context.is_abstract() or not (signature.mask_for or self.supports_masking):
+            return
+        for leaf in tree.leaves([args, kwargs]):
+            tag = leaf.mask if type(leaf) is Spec else None
+            if tag is None or tag.lost is not None or tag.through is None:
+                continue
+            leaf.mask = None
+            if signature.mask_for and not any(kwargs.get(name) is not None for name in signature.mask_for.values()):
+                self._warn(
+                    f"layer {self.path!r} ({type(self).__name__}) gets no mask: its input had one, which arithmetic in a `call` "
+                    f"({tag.through!r}, before {user_line()}) leaves behind; pass it on (mask=...), compute with a layer, or drop it "
+                    "(cornu.ops.drop_mask(x))",
+                    "a mask handed on by hand",
+                )
 
     # ------------------------------------------------ pure calls, inputs and outputs
 
@@ -954,7 +1063,7 @@ def _with_sizes_of(stated: tuple[Any, ...], known: list[tuple[Any, ...]]) -> tup
     return tuple(sizes)
 
 
-_INTERNAL = {"_calls", "_known", "_call_losses", "_arguments", "_in_call", "_own_trainable", "_own_frozen", "_build_shapes", "input_spec"}
+_INTERNAL = {"_calls", "_known", "_call_losses", "_arguments", "_in_call", "_own_trainable", "_own_frozen", "_build_shapes", "input_spec", "_aligned"}
 _INTERNAL |= {"optimizer", "_objective", "_cache", "_compile_arguments", "history"}  # a model's, for training
 
 

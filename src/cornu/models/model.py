@@ -244,10 +244,12 @@ class Model(Trainer):
         vars(self)["built"] = True
 
     def _build(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        # A subclassed model's weights are made as its layers are called.
-        if type(self).build is not Model.build:
+        if self._function is None:  # a graph's layers are built already
             super()._build(args, kwargs)
         vars(self)["built"] = True
+
+    def _builds_by_calling(self) -> bool:
+        return type(self).build is Model.build and self._function is None
 
     @classmethod
     def from_config(cls, given: dict[str, Any]) -> Any:

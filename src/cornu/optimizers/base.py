@@ -265,34 +265,37 @@ class Optimizer(Configurable):
         """Make the variables that go with some weights. Called by the first `apply`.
 
         Args:
-            variables: the weights to train.
+            variables: the weights to train. Weights it does not know yet (unfrozen since) are added.
         """
-        if self.built:
-            return
-        variables = list(variables)
-        self._index = {id(variable): i for i, variable in enumerate(variables)}
-        self._trainable_variables = variables
+        if not self.built:
+            self._index = {}
+            self._trainable_variables = []
+            self._averages, self._accumulators, self._slots = [], [], []
+        new = [variable for variable in variables if id(variable) not in self._index]
+        if new or not self.built:
+            self._add(new)
+        self.built = True
+
+    def _add(self, new: list[Variable]) -> None:
+        self._index |= {id(variable): i for i, variable in enumerate(new, start=len(self._index))}
+        self._trainable_variables += new
         if self.use_ema:
-            self._averages = self.add_optimizer_variables(variables, "average")
+            self._averages += self.add_optimizer_variables(new, "average")
         if self.gradient_accumulation_steps:
-            self._accumulators = self.add_optimizer_variables(variables, "gradient_accumulator")
-        self._slots = [{} for _ in variables]
+            self._accumulators += self.add_optimizer_variables(new, "gradient_accumulator")
+        added: list[dict[str, Any]] = [{} for _ in new]
         for group in self.slots:
             names = (group,) if isinstance(group, str) else group
             firsts = [initializers.Constant(self.slot_values.get(name, 0.0)) for name in names]
-            lists = self.add_optimizer_variables(variables, names, firsts)
+            lists = self.add_optimizer_variables(new, names, firsts)
             for name, made in zip(names, lists, strict=True):
-                for slots, variable in zip(self._slots, made, strict=True):
+                for slots, variable in zip(added, made, strict=True):
                     slots[name] = variable
-        self.built = True
+        self._slots += added
 
     def _get_variable_index(self, variable: Variable) -> int:
         if id(variable) not in self._index:
-            raise BindingError(
-                f"optimizer {self.name!r} got the variable {getattr(variable, 'path', variable)!r}",
-                "one of those it was built with",
-                "make a new optimizer for other variables",
-            )
+            self.build([variable])
         return self._index[id(variable)]
 
     # ------------------------------------------------ learning rate

@@ -6,7 +6,7 @@ import numpy as np
 
 from cornu.autodiff.tape import tape_value_and_grad
 from cornu.core import context, tree
-from cornu.core.errors import NonFiniteError
+from cornu.core.errors import CornuError, DataError, NonFiniteError
 from cornu.core.variable import Variable, read_all
 from cornu.layers._clock import clock
 from cornu.layers._context import call_in_force
@@ -40,7 +40,7 @@ def _watch(op: Op, arrays: Any, result: Any) -> None:
         raise _Found(op, call.path if call is not None else None, arrays)
 
 
-def explain(model: Any, engine: Any, batch: Any, number: int, trained: list[Variable]) -> NonFiniteError:
+def explain(model: Any, engine: Any, batch: Any, number: int, trained: list[Variable]) -> CornuError:
     """Run a step again, op by op, on the last good weights, to find where it went wrong.
 
     Args:
@@ -53,6 +53,10 @@ def explain(model: Any, engine: Any, batch: Any, number: int, trained: list[Vari
     Returns:
         the error to raise.
     """
+    try:  # labels that came as an engine's values could not be looked at before
+        model._check_targets(tree.map_structure(lambda leaf: None if leaf is None else np.asarray(convert_to_numpy(leaf)), batch))
+    except DataError as error:
+        return error
     place, inputs = _first_bad_input(batch), None
     if place is not None:
         origin, fix = f"the data: {place} holds values that are not finite", "clean or mask that data before training"

@@ -1,11 +1,16 @@
 """`Objective`: losses and metrics bound to a model's outputs, by name."""
 
+import inspect
 from typing import Any
+
+import numpy as np
 
 from cornu import losses as _losses
 from cornu import metrics as _metrics
 from cornu.core import tree
-from cornu.core.errors import ArgumentError, BindingError, near_miss
+from cornu.core.dims import Dim
+from cornu.core.errors import ArgumentError, BindingError, CornuError, DataError, near_miss
+from cornu.core.names import snake_case
 from cornu.graph import masks
 from cornu.ops import arithmetic as _a
 from cornu.ops import elementwise as _e
@@ -58,6 +63,9 @@ class Objective:
         self.metrics: list[list[tuple[str, Any, bool]]] = []
         self.loss_tracker = _metrics.Mean(name="loss")
         self.output_trackers: list[Any] = []
+        # For each output whose targets are class numbers: how many classes there are, and which number is ignored.
+        self.classes: list[tuple[int, int | None] | None] = []
+        self.structure: Any = None
 
     def build(self, y: Any, y_pred: Any, names: list[str] | None) -> None:
         """Bind to outputs.
@@ -67,24 +75,38 @@ class Objective:
         """
         outputs = tree.leaves(y_pred)
         self.names = flat_names(y_pred, names)
-        self.losses = [
-            None if one is None else _losses.get(one) for one in self._spread(self.given_loss, "loss", broadcast=True)
-        ]
-        self.weights = self._spread(self.given_weights, "loss_weights", broadcast=False)
-        targets = self.targets(y, y_pred) if y is not None else [None] * len(outputs)
+        self.structure = tree.structure(y_pred)
+        given_losses = self._spread(self.given_loss, "loss", broadcast=True)
+        self.losses = given_losses  # so that it is known which outputs need targets
         self.metrics = [[] for _ in outputs]
+        targets = self.targets(y, y_pred) if y is not None else [None] * len(outputs)
+        self.losses = [_loss(*row) for row in zip(given_losses, targets, outputs, strict=True)]
+        self.classes = [_classes(*row) for row in zip(self.losses, outputs, strict=True)]
+        self.weights = self._spread(self.given_weights, "loss_weights", broadcast=False)
         for given, weighted in ((self.given_metrics, False), (self.given_weighted, True)):
             for i, found in enumerate(self._spread(given, "metrics", broadcast=False, lists=True)):
                 for one in found if isinstance(found, (list, tuple)) else [found] if found is not None else []:
                     metric = _metric(one, self.losses[i], targets[i], outputs[i])
-                    name = metric.name if len(outputs) == 1 else f"{self.names[i]}_{metric.name}"
-                    self.metrics[i].append((name, metric, weighted))
+                    prefix = "" if len(outputs) == 1 else f"{self.names[i]}_"
+                    self.metrics[i].append((self._free_name(prefix, metric.name, weighted), metric, weighted))
         if len(outputs) > 1:
             self.output_trackers = [
                 _metrics.Mean(name=f"{name}_loss") if one is not None else None
                 for name, one in zip(self.names, self.losses, strict=True)
             ]
         self.built = True
+
+    def _free_name(self, prefix: str, name: str, weighted: bool) -> str:
+        """The name a metric is logged under: Keras's, where another has it already."""
+        taken = {known for group in self.metrics for known, _, _ in group}
+        found = prefix + name
+        if found in taken and weighted:
+            found = f"{prefix}weighted_{name}"
+        base, count = found, 0
+        while found in taken:
+            count += 1
+            found = f"{base}_{count}"
+        return found
 
     def _spread(self, given: Any, what: str, broadcast: bool, lists: bool = False) -> list[Any]:
         """One item per output, from a dict by name, a list, or a single item."""
@@ -136,9 +158,14 @@ class Objective:
                         f"{what} has the key {key!r}{near_miss(str(key), self.names)}",
                         f"names of outputs: {', '.join(self.names)}",
                     )
-            missing = [n for n, loss in zip(self.names, self.losses, strict=True) if loss is not None and y.get(n) is None]
+            needed = zip(self.names, self.losses, self.metrics, strict=True)
+            missing = [n for n, loss, found in needed if (loss is not None or found) and y.get(n) is None]
             if missing and what == "y":
-                raise BindingError(f"y has nothing for {', '.join(map(repr, missing))}", "a target for every output with a loss")
+                raise BindingError(
+                    f"y has nothing for {', '.join(map(repr, missing))}",
+                    "a target for every output with a loss or metric",
+                    f"y={{{missing[0]!r}: ...}}, or leave {missing[0]!r} out of loss and metrics",
+                )
             return [y.get(name) for name in self.names]
         if count == 1:
             leaves = tree.leaves(y)
@@ -161,35 +188,59 @@ class Objective:
             return [sample_weight] * len(self.names)
         return self.targets(sample_weight, y_pred, "sample_weight")
 
-    def loss(self, y: Any, y_pred: Any, sample_weight: Any) -> tuple[Any, list[Any]]:
-        """The weighted sum of the outputs' losses, and each one (`None` where an output has none).
-
-        Raises:
-            ArgumentError: if no output has a loss.
-        """
+    def loss(self, y: Any, y_pred: Any, sample_weight: Any) -> Any:
+        """The weighted sum of the outputs' losses, `None` if no output has one. Each output's own is noted."""
+        if y is None and any(one is not None for one in self.losses):
+            raise BindingError(
+                "there is a loss and no y", "targets, for the loss given to compile", "fit(x, y), or compile without a loss"
+            )
         outputs = tree.leaves(y_pred)
         targets = self.targets(y, y_pred)
         weights = self.sample_weights(sample_weight, y_pred)
-        each: list[Any] = []
+        trackers = self.output_trackers or [None] * len(outputs)
         total: Any = None
-        rows = zip(self.losses, targets, outputs, weights, self.weights, strict=True)
-        for function, target, output, row_weight, factor in rows:
-            if function is None or (target is None and y is not None):
-                each.append(None)
+        rows = zip(self.names, self.losses, targets, outputs, weights, self.weights, trackers, strict=True)
+        for name, function, target, output, row_weight, factor, tracker in rows:
+            if function is None or target is None:
                 continue
-            mask = masks.mask_of(output)
-            value = _apply(function, target, output, row_weight, mask)
-            each.append(value)
+            try:
+                value = function(target, output, sample_weight=row_weight, mask=masks.mask_of(output))
+            except CornuError as error:
+                error.locate(layer=f"the loss of output {name!r}")
+                raise
+            if tracker is not None:
+                size = shape_of(output)[0] if shape_of(output) else 1
+                tracker.update_state(_e.stop_gradient(value), sample_weight=size)
             value = value if factor is None else _a.multiply(value, factor)
             total = value if total is None else _a.add(total, value)
-        return total, each
+        return total
 
-    def track(self, total: Any, each: list[Any], rows: Any) -> None:
-        """Note the losses of a batch of so many rows."""
-        self.loss_tracker.update_state(total, sample_weight=rows)
-        for tracker, value in zip(self.output_trackers, each, strict=False):
-            if tracker is not None and value is not None:
-                tracker.update_state(value, sample_weight=rows)
+    def check_targets(self, y: Any) -> None:
+        """Refuse targets that name no class; those on a host only, for nobody should wait for others.
+
+        Raises:
+            DataError: if a label is out of range or not whole.
+        """
+        if y is None or not any(self.classes):
+            return
+        for i, (name, target, limits) in enumerate(zip(self.names, self.targets(y, self.structure), self.classes, strict=True)):
+            if limits is None or not isinstance(target, np.ndarray) or target.dtype.kind not in "iuf" or not target.size:
+                continue
+            count, ignored = limits
+            wrong = (target < 0) | (target >= count)
+            if ignored is not None:
+                wrong &= target != ignored
+            if target.dtype.kind == "f":
+                wrong |= np.isfinite(target) & (target != np.trunc(target))
+            if wrong.any():
+                row = int(np.argwhere(wrong)[0][0])
+                place = "y" if len(self.names) == 1 else f"y[{name!r}]" if isinstance(y, dict) else f"y[{i}]"
+                raise DataError(
+                    f"{place} holds the label {target[wrong][0]} (row {row} of the batch), which is out of range for the output "
+                    f"{name!r} with {count} classes",
+                    f"whole numbers from 0 to {count - 1}",
+                    f"count labels from 0, give the last layer a unit per class, or loss=SparseCategoricalCrossentropy(ignore_class={target[wrong][0]})",
+                )
 
     def update(self, y: Any, y_pred: Any, sample_weight: Any) -> None:
         """Update the metrics with a batch."""
@@ -201,18 +252,36 @@ class Objective:
                 row_weight = _masked(weight if weighted else None, output)
                 metric.update_state(target, output, sample_weight=row_weight)
 
-    def all(self) -> list[tuple[str, Any]]:
-        """Every metric with the name it is logged under: the loss first."""
-        found = [("loss", self.loss_tracker)]
-        found += [(tracker.name, tracker) for tracker in self.output_trackers if tracker is not None]
-        return found + [(name, metric) for group in self.metrics for name, metric, _ in group]
+    def all(self) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
+        """Every metric with the name it is logged under: those that come before a model's own, and those after (Keras's order)."""
+        first = [("loss", self.loss_tracker)]
+        first += [(tracker.name, tracker) for tracker in self.output_trackers if tracker is not None]
+        given = [(name, metric) for group in self.metrics for name, metric, _ in group]
+        return (first, sorted(given, key=lambda row: row[0])) if len(self.names) > 1 else (first + given, [])
 
 
-def _apply(function: Any, target: Any, output: Any, weight: Any, mask: Any) -> Any:
-    if isinstance(function, _losses.Loss):
-        return function(target, output, sample_weight=weight, mask=mask)
-    wrapped = _losses.LossFunctionWrapper(function, name=getattr(function, "__name__", "loss"))
-    return wrapped(target, output, sample_weight=weight, mask=mask)
+def _loss(given: Any, target: Any, output: Any) -> Any:
+    """A loss from what `compile` was given for an output, `None` if nothing."""
+    if given is None:
+        return None
+    if isinstance(given, str) and given.lower() in ("crossentropy", "ce"):
+        found = _losses.crossentropy_for(shape_of(target if target is not None else output), shape_of(output))
+    else:
+        found = _losses.get(given)
+    if isinstance(found, _losses.Loss):
+        return found
+    return _losses.LossFunctionWrapper(found, name=getattr(found, "__name__", "loss"))
+
+
+def _classes(loss: Any, output: Any) -> tuple[int, int | None] | None:
+    """How many classes the targets of a sparse cross-entropy name, and which number it ignores."""
+    function = getattr(loss, "fn", None)
+    if function not in (_losses.sparse_categorical_crossentropy, _losses.categorical_generalized_cross_entropy):
+        return None
+    given = {name: p.default for name, p in inspect.signature(function).parameters.items()} | loss._fn_kwargs
+    shape = shape_of(output)
+    count = shape[given.get("axis", -1)] if shape else None
+    return None if count is None or isinstance(count, Dim) else (int(count), given.get("ignore_class"))
 
 
 def _masked(weight: Any, output: Any) -> Any:
@@ -252,7 +321,8 @@ def _metric(given: Any, loss: Any, target: Any, output: Any) -> Any:
     if not isinstance(made, _metrics.Metric):
         if not callable(made):
             raise ArgumentError(f"compile got the metric {given!r}", "a metric, a function, or a name")
-        made = _metrics.MeanMetricWrapper(made, name=given if isinstance(given, str) else getattr(given, "__name__", "metric"))
-    elif isinstance(given, str) and given.islower():
+        name = getattr(made, "name", None) or snake_case(getattr(made, "__name__", type(made).__name__))
+        made = _metrics.MeanMetricWrapper(made, name=given if isinstance(given, str) else name)
+    elif isinstance(given, str):
         made.name = given
     return made
