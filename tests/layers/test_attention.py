@@ -41,7 +41,8 @@ CASES = [
     (MHA, {**HEADS, "dropout": 0.5}, (Q, V), {"attention_mask": SEEN, "use_causal_mask": True}),
     (MHA, HEADS, (normal(2, 3, 4, 6), normal(2, 3, 4, 6)), {}),
     (MHA, {**HEADS, "attention_axes": 2}, (normal(2, 3, 4, 6), normal(2, 3, 5, 6)), {"return_attention_scores": True}),
-    (MHA, {**HEADS, "attention_axes": (-2,)}, (normal(2, 3, 4, 6), normal(2, 3, 5, 6)), {"attention_mask": SEEN[:, None]}),
+    (MHA, {**HEADS, "attention_axes": (-2,)}, (normal(2, 3, 4, 6), normal(2, 3, 5, 6)),
+     {"attention_mask": SEEN[:, None]}),
     (GQA, GROUPS, (Q, V), {}),
     (GQA, GROUPS, (Q, V, K), {"attention_mask": SEEN, "return_attention_scores": True}),
     (GQA, {**GROUPS, "use_gate": True, "use_bias": False}, (Q, V), {"use_causal_mask": True}),
@@ -50,42 +51,64 @@ CASES = [
     ("Attention", {"use_scale": True}, ([Q, V, normal(2, 5, 6)],), {"use_causal_mask": True}),
     ("Attention", {"score_mode": "concat", "use_scale": True}, ([Q, V],), {"return_attention_scores": True}),
     ("Attention", {"score_mode": "concat"}, ([Q, V],), {"mask": [SEEN[:, :, 0], SEEN[:, 0]]}),
-    ("Attention", {}, ([Q, V],), {"mask": [None, SEEN[:, 1]], "use_causal_mask": True, "return_attention_scores": True}),
+    ("Attention", {}, ([Q, V],),
+     {"mask": [None, SEEN[:, 1]], "use_causal_mask": True, "return_attention_scores": True}),
     ("AdditiveAttention", {}, ([Q, V],), {"mask": [SEEN[:, :, 0], SEEN[:, 1]]}),
     ("AdditiveAttention", {"use_scale": False}, ([Q, V],), {"use_causal_mask": True}),
 ]  # fmt: skip
 
 
+_judges = {}
+
+
 def pair(name, arguments, inputs):
-    """A layer and Keras's, with the same weights."""
-    ours, theirs = getattr(attention, name)(**arguments), getattr(keras.layers, name)(**arguments)
-    theirs(*inputs)
-    ours(*inputs)
-    rng = np.random.default_rng(1)
-    weights = [rng.normal(size=w.shape).astype("float32") for w in theirs.get_weights()]
-    theirs.set_weights(weights)
-    ours.set_weights(weights)
+    """A layer and Keras's (made once), with the same weights."""
+    key = repr((name, arguments, [[y.shape for y in x] if isinstance(x, list) else x.shape for x in inputs]))
+    if key not in _judges:
+        theirs = _judges[key] = getattr(keras.layers, name)(**arguments)
+        if name.startswith(("Multi", "Group")):
+            theirs.build(*(x.shape for x in inputs))
+        else:
+            theirs.build([x.shape for x in inputs[0]])
+        rng = np.random.default_rng(1)
+        theirs.set_weights([rng.normal(size=w.shape).astype("float32") for w in theirs.get_weights()])
+    ours, theirs = getattr(attention, name)(**arguments), _judges[key]
+    ours.compute_output_spec(*inputs)
+    ours.set_weights(theirs.get_weights())
     return ours, theirs
+
+
+_wanted = {}
+
+
+def once(key, compute):
+    """What Keras answers, computed for the first engine only."""
+    if key not in _wanted:
+        _wanted[key] = compute()
+    return _wanted[key]
 
 
 def leaves(outputs):
     return [ops.convert_to_numpy(y) for y in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
 
-@pytest.mark.parametrize("name, arguments, inputs, call", CASES)
-def test_the_numbers_are_those_of_keras(engine, name, arguments, inputs, call):
+@pytest.mark.parametrize("at", range(len(CASES)))
+def test_the_numbers_are_those_of_keras(engine, at):
+    name, arguments, inputs, call = CASES[at]
     ours, theirs = pair(name, arguments, inputs)
-    want = theirs(*inputs, **call)
+    want = once(("numbers", at), lambda: theirs(*inputs, **call))
     want = [np.asarray(y) for y in (want if isinstance(want, tuple) else (want,))]
     assert not any(np.isnan(y).any() for y in want)
-    symbolic = [[cornu.Input(y.shape[1:]) for y in x] if isinstance(x, list) else cornu.Input(x.shape[1:]) for x in inputs]
+    symbolic = [
+        [cornu.Input(y.shape[1:]) for y in x] if isinstance(x, list) else cornu.Input(x.shape[1:]) for x in inputs
+    ]
     model = cornu.Model(symbolic, ours(*symbolic, **call))
     for outputs in (ours(*inputs, **call), model(list(inputs))):
         got = leaves(outputs) if not isinstance(outputs, list) else leaves(tuple(outputs))
         assert len(got) == len(want)
         for mine, other in zip(got, want, strict=True):
             np.testing.assert_allclose(mine, other, rtol=2e-5, atol=2e-5)
-    shapes = model.output_shape if isinstance(model.output_shape, (list, tuple)) and len(want) > 1 else [model.output_shape]
+    shapes = model.output_shape if len(want) > 1 else [model.output_shape]
     assert [tuple(s)[1:] for s in shapes] == [y.shape[1:] for y in want]
     paths = [w.path.split("/", 1)[1] for w in theirs.weights]
     assert [w.path.split("/", 1)[1] for w in ours.weights] == paths
@@ -94,7 +117,7 @@ def test_the_numbers_are_those_of_keras(engine, name, arguments, inputs, call):
     assert again.get_config() == ours.get_config()
 
 
-@pytest.mark.parametrize("at", [1, 2, 6, 9, 13, 17, 20])
+@pytest.mark.parametrize("at", [1, 6, 10, 17, 20])
 def test_the_gradients_are_those_of_keras(engine, at):
     name, arguments, inputs, call = CASES[at]
     ours, theirs = pair(name, arguments, inputs)
@@ -110,7 +133,8 @@ def test_the_gradients_are_those_of_keras(engine, at):
     def loss(inputs, weights):
         return jax.numpy.sum(jax.numpy.sin(first(theirs.stateless_call(weights, rest, *inputs, **call)[0])))
 
-    want = jax.grad(loss, (0, 1))(list(inputs), [v.value for v in theirs.trainable_variables])
+    weights = [v.value for v in theirs.trainable_variables]
+    want = once(("gradients", at), lambda: jax.jit(jax.grad(loss, (0, 1)))(list(inputs), weights))
     for got, other in zip(cornu.tree.leaves(mine), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(ops.convert_to_numpy(got), np.asarray(other), rtol=2e-4, atol=2e-4)
 
@@ -131,7 +155,7 @@ def with_mask(x, mask, library):
 @pytest.mark.parametrize("name, arguments, call", [
     (MHA, HEADS, {}),
     (MHA, HEADS, {"return_attention_scores": True}),
-    (MHA, HEADS, {"use_causal_mask": True, "attention_mask": SEEN[:1]}),
+    (MHA, HEADS, {"use_causal_mask": True, "attention_mask": SEEN[:1, :1]}),
     (MHA, {**HEADS, "dropout": 0.1}, {}),
     (GQA, GROUPS, {"use_causal_mask": True}),
     ("Attention", {}, {"use_causal_mask": True}),
@@ -174,7 +198,7 @@ def test_a_mask_given_by_hand(engine):
 
 def test_dropout_of_scores():
     x = normal(2, 8, 6)
-    for name, arguments in ((MHA, {**HEADS, "dropout": 0.5}), (GQA, {**GROUPS, "dropout": 0.5}), ("Attention", {"dropout": 0.5})):
+    for name, arguments in ((MHA, {**HEADS, "dropout": 0.5}), ("Attention", {"dropout": 0.5})):
         found = []
         for engine in ("numpy", "jax"):
             with cornu.engine(engine), clock(np.int32(3)):
@@ -202,10 +226,11 @@ def test_weights_are_drawn_apart_and_held():
     assert [w.shape for w in again.weights] == [w.shape for w in layer.weights]
 
 
-def test_mixed_precision(engine):
-    for name, arguments, inputs, call in (CASES[2], CASES[3], CASES[18]):
-        for policy in ("mixed_float16", "mixed_bfloat16"):
-            layer = getattr(attention, name)(**arguments, dtype=policy)
+def test_mixed_precision():
+    for at, policy in ((2, "mixed_float16"), (3, "mixed_bfloat16"), (18, "mixed_float16")):
+        name, arguments, inputs, call = CASES[at]
+        layer = getattr(attention, name)(**arguments, dtype=policy)
+        with cornu.engine("numpy"):
             for got in leaves(layer(*inputs, **call)):
                 assert str(got.dtype) == policy[6:] and np.isfinite(got.astype("float32")).all()
 

@@ -18,25 +18,36 @@ from cornu.layers.dense import Dense
 LEFT_OUT = {"quantization_config", "lora_rank", "lora_alpha", "gptq_unpacked_column_size"}
 
 
+_judges = {}
+
+
+def judge(name, shape, arguments):
+    """Keras's layer, an input, and what it answers and says of its shape (asked once for both engines)."""
+    key = repr((name, shape, arguments))
+    if key not in _judges:
+        theirs = getattr(keras.layers, name)(**arguments)
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(2, *shape)).astype("float32")
+        theirs.build(x.shape)
+        theirs.set_weights([0.5 + rng.random(w.shape).astype("float32") for w in theirs.get_weights()])
+        want, other = np.asarray(theirs(x)), keras.Input(shape)
+        # What Keras says of EinsumDense is less than is known, and wrong where a letter moves.
+        said = keras.Model(other, theirs(other)).output_shape if name != "EinsumDense" else (None, *want.shape[1:])
+        _judges[key] = theirs, x, want, said
+    return _judges[key]
+
+
 def twin(module, name, shape, arguments, checked=True):
     """A layer and Keras's with the same weights, and an input: outputs, shapes, names and configs agree."""
     cls = getattr(module, name)
-    theirs, ours = getattr(keras.layers, name)(**arguments), cls(**arguments)
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(2, *shape)).astype("float32")
-    want = np.asarray(theirs(x))
-    theirs.set_weights([0.5 + rng.random(w.shape).astype("float32") for w in theirs.get_weights()])
+    ours, (theirs, x, want, said) = cls(**arguments), judge(name, shape, arguments)
     mine = cornu.Input(shape)
     model = cornu.Model(mine, ours(mine))
     ours.set_weights(theirs.get_weights())
     if not checked:
         return ours, theirs, x
-    other = keras.Input(shape)
-    # What Keras says of EinsumDense is less than is known, and wrong where a letter moves.
-    expected = keras.Model(other, theirs(other)).output_shape if name != "EinsumDense" else (None, *want.shape[1:])
-    assert model.output_shape == expected
+    assert model.output_shape == said
     assert [w.name for w in ours.weights] == [w.name for w in theirs.weights]
-    want = np.asarray(theirs(x)) if theirs.weights else want
     for got in (ours(x), model(x)):
         np.testing.assert_allclose(ops.convert_to_numpy(got), want, rtol=1e-5, atol=2e-6)
         assert ops.convert_to_numpy(got).dtype == want.dtype
@@ -54,7 +65,7 @@ def same_gradients(ours, theirs, x, **kwargs):
     def loss(x, weights):
         return jax.numpy.sum(jax.numpy.sin(theirs.stateless_call(weights, rest, x, **kwargs)[0]))
 
-    dx, weights = jax.grad(loss, (0, 1))(x, [v.value for v in theirs.trainable_variables])
+    dx, weights = jax.jit(jax.grad(loss, (0, 1)))(x, [v.value for v in theirs.trainable_variables])
     for got, want in zip(mine, [dx, *weights], strict=True):
         np.testing.assert_allclose(ops.convert_to_numpy(got), np.asarray(want), rtol=1e-4, atol=1e-4)
 
@@ -90,7 +101,7 @@ def test_the_numbers_are_those_of_keras(engine, module, name, shape, arguments):
     twin(module, name, shape, arguments)
 
 
-@pytest.mark.parametrize("at", [1, 3, 4, 9, 13, 17])
+@pytest.mark.parametrize("at", [2, 4, 9, 13, 17])
 def test_the_gradients_are_those_of_keras(engine, at):
     same_gradients(*twin(*CASES[at], checked=False))
 
@@ -174,8 +185,12 @@ def test_embedding(engine, dtype):
     assert embedding.Embedding.from_config(ours.get_config()).get_config() == ours.get_config()
 
 
-@pytest.mark.parametrize("dtype, outside", [("int32", [-1, 7, -7, 2**31 - 1]), ("float32", [-1.0, 7.0, np.nan, 1e20, -np.inf]),
-                                            ("uint32", [7, 2**32 - 1, 2**31]), ("int64", [2**32, -(2**32), 2**62])])  # fmt: skip
+@pytest.mark.parametrize("dtype, outside", [
+    ("int32", [-1, 7, -7, 2**31 - 1]),
+    ("float32", [-1.0, 7.0, np.nan, 1e20, -np.inf]),
+    ("uint32", [7, 2**32 - 1, 2**31]),
+    ("int64", [2**32, -(2**32), 2**62]),
+])  # fmt: skip
 def test_ids_outside_give_no_other_row(engine, dtype, outside):
     _, ours = pair()
     got = ops.convert_to_numpy(ours(np.array([*outside, 3], dtype)))

@@ -61,7 +61,7 @@ def test_unknown_sizes(engine):
     np.testing.assert_array_equal(ops.convert_to_numpy(joined([x, y])), np.concatenate([x, y], 1))
     total = cornu.Model([a, b], merging.Add()([a, b]))
     np.testing.assert_allclose(ops.convert_to_numpy(total([x, x])), 2 * x)
-    with pytest.raises(ShapeError, match=r"\(2, 5, 4\).*\(2, 3, 4\)"):
+    with pytest.raises(ShapeError, match="5 and 3"):
         total([x, y])
     scores = cornu.Model([a, b], merging.Dot(axes=2)([a, b]))
     assert scores.output_shape == (None, None, None)
@@ -119,7 +119,8 @@ def test_masks_of_images_and_of_fewer_axes(engine):
     x, y = masked(arrays((2, 3, 4, 5), (2, 3, 4, 5)), MASKS, cornu)
     for layer in (merging.Concatenate(), merging.Multiply(), merging.Maximum()):
         np.testing.assert_array_equal(ops.convert_to_numpy(mask_of(layer([x, y]))), MASKS[0] | MASKS[1])
-    np.testing.assert_array_equal(ops.convert_to_numpy(mask_of(merging.Concatenate(1)([x, y]))), np.concatenate(MASKS, 1))
+    joined = mask_of(merging.Concatenate(1)([x, y]))
+    np.testing.assert_array_equal(ops.convert_to_numpy(joined), np.concatenate(MASKS, 1))
     (vector,) = masked(arrays((2, 5)), [np.array([True, False])], cornu)
     total = merging.Add()([x, vector])
     np.testing.assert_array_equal(ops.convert_to_numpy(mask_of(total)), MASKS[0] | np.array([[True], [False]]))
@@ -129,7 +130,7 @@ def test_masks_of_images_and_of_fewer_axes(engine):
     (merging.Add(), ((2, 3, 4), (2, 3, 5)), "axis 2"),
     (merging.Add(), ((2, 3, 4), (3, 4)), "axis 0"),
     (merging.Maximum(), ((2, 3), (2, 4), (2, 1)), "axis 1"),
-    (merging.Concatenate(), ((2, 3, 4), (2, 5, 4)), "axis 2"),
+    (merging.Concatenate(), ((2, 3, 4), (2, 5, 4)), "axis 1"),
     (merging.Concatenate(axis=2), ((2, 3), (2, 3)), "axis=2"),
     (merging.Concatenate(), ((2, 3), (2, 3, 4)), "axis=-1"),
     (merging.Dot(axes=1), ((2, 3), (2, 4)), "axes 1 and 1"),
@@ -168,6 +169,6 @@ def test_gradients(engine, name):
     xs = arrays((2, 3, 4), (2, 3, 4))
     variables = [cornu.Variable(x) for x in xs]
     _, mine = value_and_grad(lambda: ops.sum(ops.sin(ours(variables))), variables)()
-    want = jax.grad(lambda xs: jax.numpy.sum(jax.numpy.sin(theirs(xs))))([jax.numpy.asarray(x) for x in xs])
+    want = jax.jit(jax.grad(lambda xs: jax.numpy.sum(jax.numpy.sin(theirs(xs)))))([jax.numpy.asarray(x) for x in xs])
     for got, other in zip(mine, want, strict=True):
         np.testing.assert_allclose(ops.convert_to_numpy(got), np.asarray(other), rtol=1e-4, atol=1e-5)

@@ -72,7 +72,12 @@ def test_wrong_arguments():
         with pytest.raises(ArgumentError):
             wrong()
     x = np.zeros((2, 3, 4), "float32")
-    for layer in (reshaping.Reshape((5,)), reshaping.Reshape((5, -1)), reshaping.Permute((1,)), reshaping.RepeatVector(2)):
+    for layer in (
+        reshaping.Reshape((5,)),
+        reshaping.Reshape((5, -1)),
+        reshaping.Permute((1,)),
+        reshaping.RepeatVector(2),
+    ):
         with pytest.raises(ShapeError):
             layer(x)
 

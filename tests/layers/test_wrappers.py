@@ -24,7 +24,8 @@ STATES = list(rng.normal(size=(4, 3, 2)).astype("float32"))
 
 OURS = {
     "GRU": GRU, "LSTM": LSTM, "BatchNormalization": BatchNormalization, "Conv2D": Conv2D, "Dense": Dense,
-    "Flatten": Flatten, "Bidirectional": Bidirectional, "TimeDistributed": TimeDistributed, "Sequential": cornu.Sequential,
+    "Flatten": Flatten, "Bidirectional": Bidirectional, "TimeDistributed": TimeDistributed,
+    "Sequential": cornu.Sequential,
 }  # fmt: skip
 THEIRS = {name: getattr(keras, name, None) or getattr(keras.layers, name) for name in OURS}
 ALL = {"return_sequences": True, "return_state": True}

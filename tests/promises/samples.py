@@ -107,7 +107,9 @@ SAMPLES: dict[str, Sample] = {
     "Minimum": Sample(lambda: layers.Minimum(), TWO),
     "MultiHeadAttention": Sample(lambda: layers.MultiHeadAttention(2, 3), SERIES, {"value": SERIES}),
     "Multiply": Sample(lambda: layers.Multiply(), TWO),
-    "Normalization": Sample(lambda: layers.Normalization(mean=[0.1, 0.2, 0.3, 0.4], variance=[1.0, 2.0, 3.0, 4.0]), SERIES),
+    "Normalization": Sample(
+        lambda: layers.Normalization(mean=[0.1, 0.2, 0.3, 0.4], variance=[1.0, 2.0, 3.0, 4.0]), SERIES
+    ),
     "PReLU": Sample(lambda: layers.PReLU(shared_axes=[1]), SERIES),
     "Permute": Sample(lambda: layers.Permute((2, 1)), SERIES),
     "RMSNormalization": Sample(lambda: layers.RMSNormalization(), SERIES),
@@ -125,7 +127,9 @@ SAMPLES: dict[str, Sample] = {
     "SpatialDropout2D": Sample(lambda: layers.SpatialDropout2D(0.3), IMAGE),
     "SpatialDropout3D": Sample(lambda: layers.SpatialDropout3D(0.3), VOLUME),
     "StackedRNNCells": Sample(
-        lambda: layers.StackedRNNCells([layers.GRUCell(3), layers.SimpleRNNCell(2)]), FLAT, {"states": [_floats(3, 3), _floats(3, 2)]}
+        lambda: layers.StackedRNNCells([layers.GRUCell(3), layers.SimpleRNNCell(2)]),
+        FLAT,
+        {"states": [_floats(3, 3), _floats(3, 2)]},
     ),
     "Subtract": Sample(lambda: layers.Subtract(), TWO),
     "TimeDistributed": Sample(lambda: layers.TimeDistributed(layers.Dense(3)), SERIES),

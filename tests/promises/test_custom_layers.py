@@ -374,7 +374,9 @@ CASES = {
     "renamed": (Renamed, lambda: Renamed(3), (6,), 2),
     "things": (
         TakesThings,
-        lambda: TakesThings("relu", layers.Dense(4), [layers.Dense(3), WeightInCall(2)], {"z": layers.Dense(5)}, (3, 1)),
+        lambda: TakesThings(
+            "relu", layers.Dense(4), [layers.Dense(3), WeightInCall(2)], {"z": layers.Dense(5)}, (3, 1)
+        ),
         (5,),
         8,
     ),
@@ -462,12 +464,26 @@ def _train(make, engine, epochs=2):
     model, layer = _model(make)
     cornu.utils.set_random_seed(2)
     model.compile("sgd", "mse")
-    history = model.fit(X, np.ones((4, model.output_shape[-1]), "float32"), batch_size=2, epochs=epochs, verbose=0, engine=engine)
+    history = model.fit(
+        X, np.ones((4, model.output_shape[-1]), "float32"), batch_size=2, epochs=epochs, verbose=0, engine=engine
+    )
     return history.history["loss"], [w.numpy() for w in model.variables]
 
 
 @pytest.mark.parametrize(
-    "name", ["weight in call", "no super", "things", "list later", "counts", "penalised", "noisy", "keras 2", "own variable", "splat"]
+    "name",
+    [
+        "weight in call",
+        "no super",
+        "things",
+        "list later",
+        "counts",
+        "penalised",
+        "noisy",
+        "keras 2",
+        "own variable",
+        "splat",
+    ],
 )
 def test_fit_is_the_same_on_every_engine(name):
     (loss, weights), (other, others) = (_train(CASES[name][1], engine) for engine in ("numpy", "jax"))
@@ -542,7 +558,9 @@ def test_layers_are_found_wherever_they_are_held(how):
     assert not layer.trainable_weights
 
 
-@pytest.mark.parametrize("how", ["list", "dict", "tuple", "nested", "dataclass", "namespace", "object", "set", "lambda", "partial"])
+@pytest.mark.parametrize(
+    "how", ["list", "dict", "tuple", "nested", "dataclass", "namespace", "object", "set", "lambda", "partial"]
+)
 def test_held_layers_are_saved_or_refused(how, tmp_path):
     model, layer = _model(lambda: Holds(how))
     with cornu.engine("numpy"):
@@ -652,7 +670,9 @@ def test_a_fresh_process_loads_what_it_has_imported(tmp_path):
     assert f"loaded {count}" in done.stdout
     code = f"import cornu; cornu.saving.load_model({str(tmp_path / '2.keras')!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.returncode != 0 and "import it, or pass custom_objects" in done.stderr and "WeightInBuild" in done.stderr
+    assert (
+        done.returncode != 0 and "import it, or pass custom_objects" in done.stderr and "WeightInBuild" in done.stderr
+    )
 
 
 def test_warnings_are_errors_here():

@@ -7,7 +7,6 @@ looked up, never imported.
 import enum
 import importlib
 import inspect
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,8 +15,8 @@ import numpy as np
 from cornu.core import dtypes, registry
 from cornu.core.config import Configurable
 from cornu.core.dims import Dim, from_plain, to_plain
+from cornu.core.errors import ArgumentError, CornuError, SavingError, UnsupportedError, near_miss
 from cornu.core.names import snake_case
-from cornu.core.errors import ArgumentError, CornuError, SavingError, near_miss
 
 __all__ = ["Family", "deserialize_object", "serialize_object"]
 
@@ -153,7 +152,7 @@ def _made(cls: type, given: dict[str, Any], custom_objects: dict[str, Any] | Non
     """An object of a class from its serialized form; a `from_config` of the user's own gets the config as it was written."""
     config = dict(given.get("config") or {})
     method = getattr(cls, "from_config", None)
-    if method is None or method.__func__.__module__.startswith("cornu.") and not getattr(method.__func__, "raw_config", False):
+    if method is None or (method.__func__.__module__.startswith("cornu.") and not getattr(method.__func__, "raw_config", False)):
         config = {key: deserialize_object(value, custom_objects) for key, value in config.items()}
     if cls in _module_of:
         config = _without_idle(cls, config)
@@ -173,8 +172,19 @@ def _made(cls: type, given: dict[str, Any], custom_objects: dict[str, Any] | Non
 _IDLE = {"renorm_momentum": 0.99, "jit_compile": True, "implementation": 2, "use_gate": False}
 
 
+# Arguments of Keras's classes that ask for what a layer of ours does not do.
+_NOT_DONE = {"lora_rank": "low-rank adaptation is not a part of layers here", "quantization_config": "quantised layers are not read yet"}
+
+
 def _without_idle(cls: type, config: dict[str, Any]) -> dict[str, Any]:
     """A config without the keys that a house class does not take and whose values ask for nothing; others stay, and are refused."""
+    for key, what in _NOT_DONE.items():
+        if config.get(key):
+            raise UnsupportedError(
+                f"the file's {cls.__name__} {config.get('name')!r} has {key}={config[key]!r:.60}: {what}",
+                "layers without it",
+                "load the file with Keras, copy its weights into a plain model there, and save that",
+            )
     taken: set[str] = set(getattr(cls, "_base_arguments", ()))
     for base in cls.__mro__:
         if "__init__" in vars(base) and base is not object:
@@ -203,6 +213,12 @@ def deserialize_object(value: Any, custom_objects: dict[str, Any] | None = None)
     family = _family_of(str(value.get("module")), str(value["class_name"]))
     if family is not None:
         return family.deserialize(value, custom_objects)
+    if str(value["class_name"]).startswith("Quantized") and str(value.get("module")).startswith("keras"):
+        raise UnsupportedError(
+            f"the file holds a {value['class_name']} ({value['config']!r:.80}): quantised layers are not read yet",
+            "layers without it",
+            "load the file with Keras, copy its weights into a plain model there, and save that",
+        )
     found = _registered(value, custom_objects) or _enrolled(value)
     if found is None and value["class_name"] == "function":
         found = _house_function(str(value.get("module")), str(value["config"]))
@@ -315,6 +331,10 @@ def _serialized(value: Any, exact: bool) -> Any:
     )
 
 
+# Classes that Keras's files name by a module of its own inside.
+_PLACE_IN_KERAS = {"Functional": "keras.src.models.functional"}
+
+
 def _object_form(value: Any) -> dict[str, Any]:
     cls = type(value)
     module = _module_of.get(cls)
@@ -328,7 +348,7 @@ def _object_form(value: Any) -> dict[str, Any]:
     # Of a class of the user's own whose config we read and hand back, everything comes back as it was given.
     methods = [getattr(getattr(cls, name, None), "__module__", None) or "" for name in ("get_config", "from_config")]
     exact = module is None and all(name.startswith("cornu.") for name in methods) and "output_layers" not in config
-    found: dict[str, Any] = {"module": module or cls.__module__, "class_name": cls.__name__, "config": {}}
+    found: dict[str, Any] = {"module": _PLACE_IN_KERAS.get(cls.__name__, module) if module else cls.__module__, "class_name": cls.__name__, "config": {}}
     for key, item in config.items():
         try:
             found["config"][key] = _serialized(item, exact)
@@ -336,6 +356,8 @@ def _object_form(value: Any) -> dict[str, Any]:
             error.locate(layer=f"the argument {key!r} of {getattr(value, 'name', None) or 'an object'!r} ({cls.__name__})")
             raise
     found["registered_name"] = None if module else registry.registered_name(cls)
+    if module and cls.__name__ in _PLACE_IN_KERAS:
+        found["registered_name"] = cls.__name__
     for key in ("build_config", "compile_config"):
         extra = getattr(value, f"get_{key}", None)
         extra = extra() if extra is not None else None

@@ -7,12 +7,12 @@ import numpy as np
 
 from cornu.core import dtypes, tree
 from cornu.core.dims import Dim, shape_text
-from cornu.core.errors import BindingError, DataError, DtypeError, GraphError, ShapeError, near_miss
+from cornu.core.errors import BindingError, CornuError, DataError, DtypeError, GraphError, ShapeError, near_miss
 from cornu.core.spec import Spec
 from cornu.graph import masks
 from cornu.graph.plan import Plan
 from cornu.graph.symbolic import Node, SymbolicTensor, aside
-from cornu.ops._declare import dtype_of, host_array, interpreter_of, shape_of
+from cornu.ops._declare import ENGINE_RANK, dtype_of, host_array, interpreter_of, shape_of
 from cornu.ops.creation import as_tensor
 from cornu.ops.elementwise import cast_to
 from cornu.ops.movement import reshape_to
@@ -48,7 +48,11 @@ class Function:
         self.flat_outputs: list[SymbolicTensor] = tree.leaves(outputs)
         if len({id(tensor) for tensor in self.flat_inputs}) != len(self.flat_inputs):
             raise GraphError(f"{owner!r} got the same tensor as two inputs", "each input once")
-        self.plan = Plan(self.flat_inputs, self.flat_outputs)
+        try:
+            self.plan = Plan(self.flat_inputs, self.flat_outputs)
+        except CornuError as error:
+            error.locate(layer=f"{owner!r}")
+            raise
         self._ways: dict[tuple[int | None, ...], Way] = {}
         self.input_names = [tensor.node.name for tensor in self.flat_inputs]
 
@@ -136,15 +140,38 @@ class Function:
             return self._fitted(tensor, value)
         if interpreter_of(value) is None:
             host = _numbers(value, tensor.name)
-            if host.dtype.kind == "f" and tensor.dtype in dtypes.INTEGERS and not np.array_equal(host, np.trunc(host)):
-                raise DtypeError(
-                    f"input {tensor.name!r} got {host.dtype} values that are not whole, such as {host[host != np.trunc(host)].flat[0]}",
-                    f"whole numbers of dtype {tensor.dtype}",
-                )
+            self._check_whole(tensor, host)
             value = as_tensor(host_array(host, tensor.dtype))
         elif dtype_of(value) != tensor.dtype:
+            self._check_whole(tensor, value)
             value = cast_to(value, dtype=tensor.dtype)
         return self._fitted(tensor, value)
+
+    def check_values(self, values: Any) -> None:
+        """What only the values show, and must be looked at before a step is compiled.
+
+        Raises:
+            DtypeError: if an input of whole numbers got fractions.
+        """
+        for tensor, value in zip(self.flat_inputs, self.bind(values), strict=True):
+            if value is not None:
+                self._check_whole(tensor, value)
+
+    def _check_whole(self, tensor: SymbolicTensor, value: Any) -> None:
+        """Refuse fractions for whole numbers, where there are values to look at."""
+        if tensor.dtype not in dtypes.INTEGERS or dtype_of(value) not in dtypes.FLOATS:
+            return
+        owner = interpreter_of(value)
+        if owner is not None and (owner.rank != ENGINE_RANK or owner.is_tracing(value)):
+            return
+        host = np.asarray(value if owner is None else owner.to_host(value)).astype("float64")
+        if not np.array_equal(host, np.trunc(host)):
+            raise DtypeError(
+                f"input {tensor.name!r} of {self.owner!r} got {dtype_of(value)} values that are not whole, such as "
+                f"{host[host != np.trunc(host)].flat[0]:g}",
+                f"whole numbers of dtype {tensor.dtype}",
+                f"Input(..., dtype='float32') to take fractions, or round them: {tensor.name}.round()",
+            )
 
     def _fitted(self, tensor: SymbolicTensor, value: Any) -> Any:
         want, have = tensor.shape, shape_of(value)

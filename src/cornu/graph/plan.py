@@ -125,7 +125,8 @@ class Plan:
                 else:
                     result = operation(*_filled(node.args, known, sizes), **_filled(node.kwargs, known, sizes))
             except CornuError as error:
-                error.locate(layer=self.paths.get(id(node)), defined=node.where)
+                kind = "" if node.is_op else f" ({type(node.operation).__name__})"
+                error.locate(layer=f"{self.paths.get(id(node))!r}{kind}", defined=node.where)
                 raise
             if keep is not None:
                 keep(node, result)

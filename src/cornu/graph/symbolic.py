@@ -227,7 +227,9 @@ def describe(arguments: dict[str, Any]) -> str:
             if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
                 label = getattr(leaf, "name", None) if isinstance(leaf, SymbolicTensor) else None
                 label = name + "".join(f"[{key!r}]" for key in path) + (f" = {label!r}" if label else "")
-                parts.append(f"{label} {shape_text(tuple(leaf.shape))} {_declare.dtype_of(leaf)}")
+                text = getattr(getattr(leaf, "dtype", None), "kind", "") in ("U", "S", "O")  # which is no dtype of ours
+                dtype = leaf.dtype if text else _declare.dtype_of(leaf)
+                parts.append(f"{label} {shape_text(tuple(leaf.shape))} {dtype}")
     return ", ".join(parts)
 
 

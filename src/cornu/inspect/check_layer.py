@@ -115,7 +115,13 @@ class _Skip(Exception):
 
 
 def check_layer(
-    layer: Layer, sample: Any, *, engines: list[str] | None = None, rtol: float = 1e-4, atol: float = 1e-5, **arguments: Any
+    layer: Layer,
+    sample: Any,
+    *,
+    engines: list[str] | None = None,
+    rtol: float = 1e-4,
+    atol: float = 1e-5,
+    **arguments: Any,
 ) -> Report:
     """Check whether a layer keeps its promises.
 
@@ -153,7 +159,9 @@ def check_layer(
         except AssertionError as error:
             report.rows.append((name, "broken", f"{str(error).strip()}\nto mend: {_mended_at(type(layer), name)}"))
         except Exception as error:
-            report.rows.append((name, "broken", f"{_told(error)}\nto mend: {_line_of(error) or _mended_at(type(layer), name)}"))
+            report.rows.append(
+                (name, "broken", f"{_told(error)}\nto mend: {_line_of(error) or _mended_at(type(layer), name)}")
+            )
     return report
 
 
@@ -200,7 +208,9 @@ class _Check:
     The sample is a dict: the first argument under `""`, further array arguments under their names.
     """
 
-    def __init__(self, layer: Layer, sample: Any, names: list[str], rtol: float, atol: float, arguments: dict[str, Any]) -> None:
+    def __init__(
+        self, layer: Layer, sample: Any, names: list[str], rtol: float, atol: float, arguments: dict[str, Any]
+    ) -> None:
         self.layer = layer
         arrays = {name: value for name, value in arguments.items() if _holds_arrays(value)}
         self.sample = tree.map_structure(np.array, {"": sample, **arrays})
@@ -257,7 +267,9 @@ class _Check:
             close = np.isclose(x, y, self.rtol, self.atol, equal_nan=True)
             if not close.all():
                 at = tuple(int(i) for i in np.argwhere(~close)[0])
-                raise AssertionError(f"{place}: {int((~close).sum())} of {close.size} numbers differ, first at {at}: {x[at]:.6g} and {y[at]:.6g}")
+                raise AssertionError(
+                    f"{place}: {int((~close).sum())} of {close.size} numbers differ, first at {at}: {x[at]:.6g} and {y[at]:.6g}"
+                )
 
     def inputs(self, unknown_time: bool) -> Any:
         """Symbolic inputs in the shape of the sample, the batch unknown."""
@@ -298,7 +310,9 @@ class _Check:
         """Give a remade layer the weights of the layer."""
         ours, theirs = self.layer.weights, made.weights
         listed = [", ".join(f"{w.name} {shape_text(w.shape)}" for w in part) or "none" for part in (theirs, ours)]
-        assert [w.shape for w in theirs] == [w.shape for w in ours], f"made again it has the weights {listed[0]}; the layer has {listed[1]}"
+        assert [w.shape for w in theirs] == [w.shape for w in ours], (
+            f"made again it has the weights {listed[0]}; the layer has {listed[1]}"
+        )
         made.set_weights([w.astype(dtype) if dtype and w.dtype.kind == "f" else w for w in self.layer.get_weights()])
 
     def copy(self, dtype: str | None = None) -> Any:
@@ -327,7 +341,9 @@ class _Check:
         if type(self.layer).compute_output_shape is not Layer.compute_output_shape and len(self.sample) == 1:
             stated = self.layer.compute_output_shape(tree.map_structure(lambda leaf: leaf.shape, self.sample[""]))
             if len(found) == 1 and not any(isinstance(part, (list, tuple, dict)) for part in stated):
-                fits = len(stated) == found[0].ndim and all(a is None or a == b for a, b in zip(stated, found[0].shape, strict=True))
+                fits = len(stated) == found[0].ndim and all(
+                    a is None or a == b for a, b in zip(stated, found[0].shape, strict=True)
+                )
                 assert fits, f"compute_output_shape says {tuple(stated)}, the result is {found[0].shape}"
 
     def config(self) -> None:
@@ -365,16 +381,22 @@ class _Check:
         sizes = {f"time{leaf.shape[1]}": leaf.shape[1] for leaf in tree.leaves(self.sample) if leaf.ndim >= 3}
         for tensor, value in zip(tree.leaves(model.model.output), whole, strict=True):
             stated = evaluate(tensor.shape, {"batch": self.rows, **sizes})
-            assert stated == value.shape, f"inferred {shape_text(tensor.shape)}, got {value.shape} with {self.rows} rows"
+            assert stated == value.shape, (
+                f"inferred {shape_text(tensor.shape)}, got {value.shape} with {self.rows} rows"
+            )
         for rows in (1, self.rows):
             expected = self.run(layer, self.part(rows))
             self.same(self.run(model, self.part(rows)), expected, f"with {rows} rows")
             for one, all_rows in zip(expected, whole, strict=True):
                 grows = all_rows.ndim and all_rows.shape[0] == self.rows and one.ndim
-                assert not grows or one.shape[0] == rows, f"with {rows} rows: {one.shape[0]} rows came out; the number of rows is fixed somewhere"
+                assert not grows or one.shape[0] == rows, (
+                    f"with {rows} rows: {one.shape[0]} rows came out; the number of rows is fixed somewhere"
+                )
         if note:
             raise _Skip(note)
-        shorter = tree.map_structure(lambda leaf: leaf[:, :-1] if leaf.ndim >= 3 and leaf.shape[1] > 1 else leaf, self.sample)
+        shorter = tree.map_structure(
+            lambda leaf: leaf[:, :-1] if leaf.ndim >= 3 and leaf.shape[1] > 1 else leaf, self.sample
+        )
         if any(a.shape != b.shape for a, b in zip(tree.leaves(shorter), tree.leaves(self.sample), strict=True)):
             try:
                 expected = self.run(layer, shorter)
@@ -422,8 +444,12 @@ class _Check:
         try:
             for name in names:
                 with engines.engine(name), np.errstate(all="ignore"), clock(np.int32(7)):
-                    outputs = tree.leaves(self.call(self.layer, tree.map_structure(np.array, self.sample), training=True))
-                    found.append([np.asarray(convert_to_numpy(leaf)) for leaf in outputs] + [v.numpy() for v in variables])
+                    outputs = tree.leaves(
+                        self.call(self.layer, tree.map_structure(np.array, self.sample), training=True)
+                    )
+                    found.append(
+                        [np.asarray(convert_to_numpy(leaf)) for leaf in outputs] + [v.numpy() for v in variables]
+                    )
                 for variable, value in zip(variables, start, strict=True):
                     variable.assign(value)
         finally:
@@ -433,7 +459,9 @@ class _Check:
         for variable in self.layer.trainable_variables:
             i = next(i for i, v in enumerate(variables) if v is variable)
             after = found[0][len(found[0]) - len(variables) + i]
-            assert np.array_equal(start[i], after, equal_nan=True), f"the call changes the trainable weight {variable.path!r}"
+            assert np.array_equal(start[i], after, equal_nan=True), (
+                f"the call changes the trainable weight {variable.path!r}"
+            )
         if len(found) < 2:
             raise _Skip("one engine is installed")
         for name, other in zip(names[1:], found[1:], strict=True):
@@ -453,7 +481,10 @@ class _Check:
         layer = self.copy("float64")
         sample = _in_dtype(self.sample, "float64")
         floats = [(path, leaf) for path, leaf in tree.flatten_with_path(sample) if leaf.dtype.kind == "f"]
-        sources = [Variable(leaf, dtype="float64", name="input " + "".join(f"[{k!r}]" for k in path if k != "")) for path, leaf in floats]
+        sources = [
+            Variable(leaf, dtype="float64", name="input " + "".join(f"[{k!r}]" for k in path if k != ""))
+            for path, leaf in floats
+        ]
         variables = [*layer.trainable_variables, *sources]
         if not variables:
             raise _Skip("there is nothing to differentiate")
@@ -468,13 +499,20 @@ class _Check:
             weights = np.random.default_rng(1)
             total: Any = 0.0
             for output in outputs:
-                total = _a.add(total, _r.sum(_a.multiply(_e.cast(output, "float64"), weights.normal(size=tuple(output.shape)))))
+                total = _a.add(
+                    total, _r.sum(_a.multiply(_e.cast(output, "float64"), weights.normal(size=tuple(output.shape))))
+                )
             return total
 
+        def pure(values: list[Any]) -> Any:
+            with context.bind(variables, values):
+                return value_and_grad(scalar, variables)()[1]
+
         for name in ("numpy", *(n for n in self.engines if n != "numpy")):
+            engine = engines.get(name)
             with engines.engine(name), np.errstate(all="ignore"):
-                _, gradients = value_and_grad(scalar, variables)()
-                gradients = [np.asarray(convert_to_numpy(g)) for g in gradients]
+                found_here = engine.compile(pure)([engine.from_any(v.stored()) for v in variables])
+                gradients = [np.asarray(convert_to_numpy(g)) for g in found_here]
             for variable, gradient in zip(variables, gradients, strict=True):
                 assert np.isfinite(gradient).all(), f"on {name!r} the gradient of {variable.path!r} is not finite"
             if name == "numpy":
@@ -487,7 +525,10 @@ class _Check:
                 direction = rng.normal(size=variable.shape)
                 expected = float((gradient * direction).sum())
                 tried = []
-                for step, tolerance in ((1e-6, 1e-4), (1e-3, 1e-2)):  # the wider one for layers that compute in float32 whatever their dtype
+                for step, tolerance in (
+                    (1e-6, 1e-4),
+                    (1e-3, 1e-2),
+                ):  # the wider one for layers that compute in float32 whatever their dtype
                     found = []
                     for sign in (1, -1):
                         variable.assign(value + sign * step * direction)
@@ -521,7 +562,9 @@ class _Check:
         carried = [tensor.mask for tensor in tree.leaves(output)]
         if not self.signature.mask_for:
             stated = type(self.layer).compute_mask is not Layer.compute_mask
-            assert stated or any(mask is not None for mask in carried), "the mask is neither used nor carried, and nothing says so"
+            assert stated or any(mask is not None for mask in carried), (
+                "the mask is neither used nor carried, and nothing says so"
+            )
         model = Model({"inputs": inputs, "mask": known}, [output, [mask for mask in carried if mask is not None]])
         others = dict(self.sample)
         others[""] = value.copy()
@@ -540,7 +583,9 @@ class _Check:
             for x, y in zip(*results, strict=True):
                 if x.shape[:2] == keep.shape:
                     x, y = x[keep], y[keep]
-                assert np.allclose(x, y, self.rtol, self.atol), "it takes a mask, but a position that the mask hides changes the result"
+                assert np.allclose(x, y, self.rtol, self.atol), (
+                    "it takes a mask, but a position that the mask hides changes the result"
+                )
 
 
 class _Made:

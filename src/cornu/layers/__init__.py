@@ -1,22 +1,24 @@
 """The layers. `base.py` is what they share; `dense.py` shows how one is written."""
 
 from cornu.core.family import Family
+from cornu.layers.activation import (
+    ELU,
+    Activation,
+    LeakyReLU,
+    PReLU,
+    ReLU,
+    Softmax,
+)
+from cornu.layers.attention import (
+    AdditiveAttention,
+    Attention,
+    GroupedQueryAttention,
+    GroupQueryAttention,
+    MultiHeadAttention,
+)
 from cornu.layers.base import (
     InputSpec,
     Layer,
-)
-from cornu.layers.input_layer import (
-    Input,
-    InputLayer,
-)
-from cornu.layers.dense import (
-    Dense,
-)
-from cornu.layers.einsum_dense import (
-    EinsumDense,
-)
-from cornu.layers.embedding import (
-    Embedding,
 )
 from cornu.layers.conv import (
     Conv1D,
@@ -41,6 +43,55 @@ from cornu.layers.conv_transpose import (
     Convolution1DTranspose,
     Convolution2DTranspose,
     Convolution3DTranspose,
+)
+from cornu.layers.dense import (
+    Dense,
+)
+from cornu.layers.dropout import (
+    ActivityRegularization,
+    AlphaDropout,
+    Dropout,
+    GaussianDropout,
+    GaussianNoise,
+    SpatialDropout1D,
+    SpatialDropout2D,
+    SpatialDropout3D,
+)
+from cornu.layers.einsum_dense import (
+    EinsumDense,
+)
+from cornu.layers.embedding import (
+    Embedding,
+)
+from cornu.layers.input_layer import (
+    Input,
+    InputLayer,
+)
+from cornu.layers.merging import (
+    Add,
+    Average,
+    Concatenate,
+    Dot,
+    Maximum,
+    Merge,
+    Minimum,
+    Multiply,
+    Subtract,
+    add,
+    average,
+    concatenate,
+    dot,
+    maximum,
+    minimum,
+    multiply,
+    subtract,
+)
+from cornu.layers.normalization import (
+    BatchNormalization,
+    GroupNormalization,
+    LayerNormalization,
+    RMSNormalization,
+    UnitNormalization,
 )
 from cornu.layers.pooling import (
     AveragePooling1D,
@@ -68,30 +119,24 @@ from cornu.layers.pooling import (
     MaxPooling2D,
     MaxPooling3D,
 )
-from cornu.layers.normalization import (
-    BatchNormalization,
-    GroupNormalization,
-    LayerNormalization,
-    RMSNormalization,
-    UnitNormalization,
+from cornu.layers.preprocessing import (
+    CategoryEncoding,
+    Normalization,
+    Rescaling,
 )
-from cornu.layers.activation import (
-    Activation,
-    ELU,
-    LeakyReLU,
-    PReLU,
-    ReLU,
-    Softmax,
-)
-from cornu.layers.dropout import (
-    ActivityRegularization,
-    AlphaDropout,
-    Dropout,
-    GaussianDropout,
-    GaussianNoise,
-    SpatialDropout1D,
-    SpatialDropout2D,
-    SpatialDropout3D,
+from cornu.layers.recurrent import (
+    GRU,
+    LSTM,
+    RNN,
+    Bidirectional,
+    GRUCell,
+    LSTMCell,
+    Masking,
+    SimpleRNN,
+    SimpleRNNCell,
+    StackedRNNCells,
+    TimeDistributed,
+    Wrapper,
 )
 from cornu.layers.reshaping import (
     Flatten,
@@ -109,51 +154,6 @@ from cornu.layers.spatial import (
     ZeroPadding1D,
     ZeroPadding2D,
     ZeroPadding3D,
-)
-from cornu.layers.merging import (
-    Add,
-    Average,
-    Concatenate,
-    Dot,
-    Maximum,
-    Merge,
-    Minimum,
-    Multiply,
-    Subtract,
-    add,
-    average,
-    concatenate,
-    dot,
-    maximum,
-    minimum,
-    multiply,
-    subtract,
-)
-from cornu.layers.recurrent import (
-    Bidirectional,
-    GRU,
-    GRUCell,
-    LSTM,
-    LSTMCell,
-    Masking,
-    RNN,
-    SimpleRNN,
-    SimpleRNNCell,
-    StackedRNNCells,
-    TimeDistributed,
-    Wrapper,
-)
-from cornu.layers.attention import (
-    AdditiveAttention,
-    Attention,
-    GroupQueryAttention,
-    GroupedQueryAttention,
-    MultiHeadAttention,
-)
-from cornu.layers.preprocessing import (
-    CategoryEncoding,
-    Normalization,
-    Rescaling,
 )
 from cornu.layers.wrappers_core import (
     Identity,

@@ -37,12 +37,12 @@ from cornu.core.errors import (
     near_miss,
     user_line,
 )
+from cornu.core.names import auto_name
 from cornu.core.spec import Spec
 from cornu.core.variable import Variable
 from cornu.graph import masks
 from cornu.graph.symbolic import SymbolicTensor, carried, constant, describe, record, specs_of, user_tensors
 from cornu.layers._context import Call, current
-from cornu.core.names import auto_name
 from cornu.layers._tracking import children
 from cornu.layers.input_spec import InputSpec, check_inputs
 from cornu.ops._declare import dtype_of, host_array, interpreter_of, shape_of, to_spec
@@ -661,7 +661,8 @@ class Layer(config.Configurable):
                 if not recording:
                     self._mask_outputs(signature, given, {**kwargs, **named}, outputs)
         except CornuError as error:
-            error.locate(layer=f"{self.path!r} ({type(self).__name__})", inputs=self._describe(args, kwargs))
+            if not recording:  # `_record` knows the names of the tensors
+                error.locate(layer=f"{self.path!r} ({type(self).__name__})", inputs=self._describe(args, kwargs))
             raise
         finally:
             current.reset(token)

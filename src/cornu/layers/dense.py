@@ -66,7 +66,9 @@ class Dense(Layer):
         features = input_shape[-1]
         if features is None:
             raise ArgumentError(
-                f"Dense got an input of shape {input_shape}, whose last size is unknown", "a known last size"
+                f"Dense got an input of shape {input_shape}, whose last size is unknown",
+                "a known last size, from which the kernel is made",
+                "give it in Input(shape=(..., features))",
             )
         self.kernel = self.add_weight(
             name="kernel",

@@ -1,8 +1,8 @@
 """Random layers that keep a model from learning by heart: they act in training, and pass their input through otherwise.
 
 A layer's `seed` is a whole number, a `SeedGenerator`, or `None` to draw a number now (the config then holds it). What
-is drawn follows from the seed, the layer's path, the step of training and the draw's number: it is the same on every
-engine.
+is drawn follows from the seed, the layer's place among those that draw, the step of training and the draw's number: it
+is the same on every engine.
 """
 
 import math

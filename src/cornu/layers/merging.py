@@ -218,11 +218,15 @@ class Concatenate(Merge):
         """Join the arrays."""
         parts = self._parts(inputs)
         ranks = {len(shape_of(x)) for x in parts}
-        if len(ranks) > 1 or not -min(ranks) <= self.axis < min(ranks):
-            raise ShapeError(
-                f"Concatenate(axis={self.axis}) got inputs of shapes {_texts(parts)}",
-                "arrays with equally many axes, among them that one",
-            )
+        rank = min(ranks)
+        came = f"Concatenate(axis={self.axis}) got inputs of shapes {_texts(parts)}"
+        if len(ranks) > 1 or not -rank <= self.axis < rank:
+            raise ShapeError(came, "arrays with equally many axes, among them that one")
+        for axis in range(rank):
+            known = {size for x in parts if not isinstance(size := shape_of(x)[axis], Dim)}
+            if len(known) > 1 and axis != self.axis % rank:
+                sizes = " and ".join(map(str, sorted(known)))
+                raise ShapeError(came, f"equal sizes on all other axes; axis {axis} has {sizes}")
         return ops.concatenate(parts, axis=self.axis)
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:

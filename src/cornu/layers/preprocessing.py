@@ -172,7 +172,8 @@ class Normalization(Layer):
                 rank = batch.ndim
                 keeps_batch = any(axis % rank == 0 for axis in self.axis if -rank <= axis < rank)
                 self._build_with({"inputs": batch.shape if keeps_batch else (None, *batch.shape[1:])})
-            if batch.ndim != len(self._broadcast) or tuple(batch.shape[axis] for axis in self._kept_axes) != self._kept_sizes:
+            fits = batch.ndim == len(self._broadcast)
+            if not fits or tuple(batch.shape[axis] for axis in self._kept_axes) != self._kept_sizes:
                 expected = f"{len(self._broadcast)} axes, of sizes {self._kept_sizes} on axes {self._kept_axes}"
                 raise DataError(f"adapt got a batch of shape {batch.shape}", expected)
             reduced = tuple(axis for axis in range(batch.ndim) if axis not in self._kept_axes)
@@ -208,7 +209,7 @@ def _batches(data: Any) -> Iterator[np.ndarray]:
         yield np.asarray(ops.convert_to_numpy(data))
         return
     if not hasattr(data, "__iter__") and hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        data = (data[i] for i in range(len(data)))
+        data = map(data.__getitem__, range(len(data)))
     elif not hasattr(data, "__iter__"):
         raise DtypeError(f"adapt got {data!r:.60} ({type(data).__name__})", "an array, or an iterable of arrays")
     for batch in data:

@@ -1,6 +1,9 @@
 """The config of a graph, in Keras's form: its layers and op nodes, each with the calls it makes."""
 
+from contextvars import ContextVar
 from typing import Any
+
+import numpy as np
 
 from cornu.core import tree
 from cornu.core.errors import SavingError
@@ -16,7 +19,34 @@ __all__ = ["functional_config", "functional_from_config"]
 
 def functional_config(model: Any) -> dict[str, Any]:
     """The graph of a model as Keras writes it: its layers and op nodes, each with the calls it makes."""
+    outermost = _written.get() is None
+    token = _written.set(_shared_layers(model)) if outermost else None
+    try:
+        return _config(model)
+    finally:
+        if token is not None:
+            _written.reset(token)
+
+
+# Layers that several nested graphs hold, with their numbers in the file; and those read so far, by number.
+_written: ContextVar[dict[int, int] | None] = ContextVar("cornu_shared_written", default=None)
+_read: ContextVar[dict[int, Any] | None] = ContextVar("cornu_shared_read", default=None)
+
+
+def _shared_layers(model: Any) -> dict[int, int]:
+    """A number for each layer that more than one graph in a model holds."""
+    counts: dict[int, int] = {}
+    for graph in model._flatten_layers():
+        function = getattr(graph, "_function", None)
+        for layer in [] if function is None else function.plan.operations:
+            if isinstance(layer, Layer) and not isinstance(layer, InputLayer):
+                counts[id(layer)] = counts.get(id(layer), 0) + 1
+    return {key: number for number, key in enumerate(key for key, count in counts.items() if count > 1)}
+
+
+def _config(model: Any) -> dict[str, Any]:
     function = model._graph("config")
+    shared = _written.get() or {}
     plan = function.plan
     nodes = sorted({id(n): n for n in (*plan.shown, *(t.node for t in plan.inputs))}.values(), key=lambda node: node.order)
     names = _unique_names(plan.operations)
@@ -48,6 +78,8 @@ def functional_config(model: Any) -> dict[str, Any]:
             given = op_config(operation.operation, name, static)
         else:
             given = serialize_object(operation)
+            if id(operation) in shared:
+                given["shared_object_id"] = shared[id(operation)]
         inbound = [_call_config(node, history) for node in own.get(id(operation), []) if node.given or is_op]
         layers.append({**given, "name": name, "inbound_nodes": inbound})
     return {
@@ -89,9 +121,18 @@ def _call_config(node: Node, history: Any) -> dict[str, Any]:
 
     if node.is_op:
         args, kwargs = arguments_of(node.operation, node.kwargs)[0], {}
+        if node.operation.name == "get_item":
+            args = [args[0], _key_without_lists(args[1])]
     else:
         args, kwargs = list(node.args), node.given_kwargs
     return {"args": tree.map_structure(write, args), "kwargs": tree.map_structure(write, kwargs)}
+
+
+def _key_without_lists(key: Any) -> Any:
+    """An index in which lists of places are arrays, so that a list in a file always stands for a tuple."""
+    if isinstance(key, list):
+        return np.asarray(key)
+    return tuple(np.asarray(part) if isinstance(part, list) else part for part in key) if isinstance(key, tuple) else key
 
 
 def functional_from_config(cls: type, given: dict[str, Any]) -> Any:
@@ -100,6 +141,17 @@ def functional_from_config(cls: type, given: dict[str, Any]) -> Any:
     Raises:
         SavingError: if a call names a layer or tensor that is not there.
     """
+    token = _read.set({}) if _read.get() is None else None
+    try:
+        return _from_config(cls, given)
+    finally:
+        if token is not None:
+            _read.reset(token)
+
+
+def _from_config(cls: type, given: dict[str, Any]) -> Any:
+    shared = _read.get()
+    assert shared is not None
     made: dict[str, Any] = {}
     tensors: dict[tuple[str, int], Node] = {}
     pending: list[tuple[str, int, dict[str, Any]]] = []
@@ -108,7 +160,10 @@ def functional_from_config(cls: type, given: dict[str, Any]) -> Any:
         if is_op_config(layer):
             made[name] = op_of(layer)
         else:
-            made[name] = deserialize_object(layer)
+            number = layer.get("shared_object_id")
+            made[name] = shared[number] if number in shared else deserialize_object(layer)
+            if number is not None:
+                shared[number] = made[name]
         if isinstance(made[name], InputLayer):
             tensors[name, 0] = made[name].make().node
         pending.extend((name, i, call) for i, call in enumerate(layer["inbound_nodes"]))
@@ -148,6 +203,8 @@ def _call(made: Any, args: list[Any], kwargs: dict[str, Any]) -> Node:
         op, static = made
         if op.name == "einsum_of":
             args = [args]
+        if op.name == "get_item" and isinstance(args[1], list):  # files have no tuples; a list of places is an array there
+            args = [args[0], tuple(args[1])]
         produced = op(*args, **kwargs, **{key: value for key, value in static.items() if key not in kwargs})
     else:
         produced = made(*args, **kwargs)

@@ -4,9 +4,11 @@ import datetime
 import io
 import json
 import os
+import struct
 import tempfile
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,9 @@ from cornu.saving.state import check_complete, own_variables, walk
 
 __all__ = ["load_model", "load_weights", "save_model", "save_weights"]
 
-_CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+_CONFIG, _METADATA, _WEIGHTS, _ASSETS = "config.json", "metadata.json", "model.weights.h5", "assets"
+# What reading a damaged file may raise, beside errors that say so themselves.
+_DAMAGE = (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError, RuntimeError, EOFError, struct.error, zlib.error)
 # The version of Keras whose format this is.
 _KERAS_VERSION = "3.15.1"
 
@@ -58,10 +62,11 @@ def save_model(model: Any, filepath: Any, overwrite: bool = True, zipped: bool |
     config = _json(_described(model))
     metadata = _json({"keras_version": _KERAS_VERSION, "date_saved": datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S")})
     weights = _weights_bytes(model)
+    members = {_METADATA: metadata.encode(), _CONFIG: config.encode(), _WEIGHTS: weights, **_assets_of(model)}
 
     def write(file: Any) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            for name, data in ((_METADATA, metadata.encode()), (_CONFIG, config.encode()), (_WEIGHTS, weights)):
+            for name, data in members.items():
                 archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
 
     def verify(file: Any) -> None:
@@ -72,14 +77,52 @@ def save_model(model: Any, filepath: Any, overwrite: bool = True, zipped: bool |
     _write_whole(path, write, verify)
 
 
+def _assets_of(model: Any) -> dict[str, bytes]:
+    """The files that objects write in `save_assets(folder)`, by their names in the archive."""
+    found: dict[str, bytes] = {}
+    for path, item in walk(model):
+        if not hasattr(item, "save_assets"):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            item.save_assets(folder)
+            for file in sorted(Path(folder).rglob("*")):
+                if file.is_file():
+                    parts = (_ASSETS, path, file.relative_to(folder).as_posix())
+                    found["/".join(part for part in parts if part)] = file.read_bytes()
+    return found
+
+
+def _load_assets(model: Any, assets: dict[str, bytes]) -> None:
+    """Hand every object that has `load_assets(folder)` the files it wrote."""
+    pending = set(assets)
+    for path, item in walk(model):
+        if not hasattr(item, "load_assets"):
+            continue
+        start = f"{_ASSETS}/{path}/" if path else f"{_ASSETS}/"
+        with tempfile.TemporaryDirectory() as folder:
+            for name in [name for name in assets if name.startswith(start)]:
+                parts = name.removeprefix(start).split("/")
+                if any(part in ("", ".", "..") or "\\" in part or ":" in part for part in parts):
+                    raise SavingError(f"the file holds an asset of the name {name!r}", "names that stay in their folder")
+                target = Path(folder).joinpath(*parts)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(assets[name])
+                pending.discard(name)
+            item.load_assets(folder)
+    if pending:
+        raise SavingError(
+            f"nothing in the model takes the file's asset {min(pending)!r}",
+            "an object of that path with load_assets(folder)",
+            "load it with the class that wrote it",
+        )
+
+
 def _described(model: Any) -> dict[str, Any]:
     try:
         found: dict[str, Any] = serialize_object(model)
     except SavingError as error:
         error.locate(layer=f"{model.name!r} ({type(model).__name__})")
         raise
-    if found["class_name"] == "Functional":
-        found["module"], found["registered_name"] = "keras.src.models.functional", "Functional"
     return found
 
 
@@ -216,28 +259,47 @@ def load_model(filepath: Any, custom_objects: dict[str, Any] | None = None, comp
         raise SavingError(f"there is no file {str(path)!r}", "a .keras file")
     try:
         with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read(_CONFIG))
-            weights = archive.read(_WEIGHTS)
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise SavingError(f"{str(path)!r} is no whole .keras file: {error}", "a file written by model.save") from error
-    if not compile:
-        config.pop("compile_config", None)
-    registry_scope = dict(registry.scope)
+            members = {info.filename: _member(archive, info) for info in archive.infolist() if not info.is_dir()}
+        config = json.loads(members[_CONFIG])
+        weights = members[_WEIGHTS]
+        if not isinstance(config, dict) or "class_name" not in config:
+            raise ValueError("its config.json describes no model")
+    except (zipfile.BadZipFile, *_DAMAGE) as error:
+        if isinstance(error, CornuError):
+            raise
+        missing = f"it has no member {error}" if isinstance(error, KeyError) else error
+        raise SavingError(f"{str(path)!r} is no whole .keras file: {missing}", "a file written by model.save") from error
+    before = dict(registry.scope)
     registry.scope.update(custom_objects or {})
     try:
         compile_config = config.pop("compile_config", None)
         model = deserialize_object(config, custom_objects)
-        if compile_config and hasattr(model, "compile_from_config"):
+        if compile and compile_config and hasattr(model, "compile_from_config"):
             _compile(model, compile_config)
         with _h5py().File(io.BytesIO(weights), "r") as file:
             _read_into(model, file, str(path))
+        _load_assets(model, {name: data for name, data in members.items() if name.startswith(f"{_ASSETS}/")})
     except CornuError as error:
         error.locate(layer=f"file {str(path)!r}")
         raise
+    except _DAMAGE as error:
+        raise SavingError(
+            f"{str(path)!r} could not be loaded: {type(error).__name__}: {error}",
+            "a whole file, and classes that take the arguments it was saved with",
+        ) from error
     finally:
         registry.scope.clear()
-        registry.scope.update(registry_scope)
+        registry.scope.update(before)
     return model
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """A file of an archive; one that grows a hundredfold when it is unpacked is refused."""
+    if info.file_size > 100 * info.compress_size + 2**20:
+        raise SavingError(
+            f"the member {info.filename!r} would grow from {info.compress_size} to {info.file_size} bytes", "a file written by model.save"
+        )
+    return archive.read(info)
 
 
 def _compile(model: Any, given: dict[str, Any]) -> None:
@@ -263,12 +325,14 @@ def load_weights(model: Any, filepath: Any, skip_mismatch: bool = False) -> None
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                source: Any = io.BytesIO(archive.read(_WEIGHTS))
+                source: Any = io.BytesIO(_member(archive, archive.getinfo(_WEIGHTS)))
         else:
             source = path
         with _h5py().File(source, "r") as file:
             _read_into(model, file, str(path), skip_mismatch)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+    except CornuError:
+        raise
+    except (zipfile.BadZipFile, *_DAMAGE) as error:
         raise SavingError(f"{str(path)!r} is no whole weights file: {error}", "a file written by save_weights") from error
 
 

@@ -11,14 +11,13 @@ from typing import Any
 from cornu.core.errors import CornuError, SavingError
 from cornu.core.names import snake_case
 from cornu.layers.base import Layer
-from cornu.losses import Loss
 from cornu.metrics import Metric
 from cornu.optimizers import Optimizer
 from cornu.training.trainer import Trainer
 
 __all__ = ["walk"]
 
-_SAVEABLE = (Layer, Optimizer, Metric, Loss)
+_SAVEABLE = (Layer, Optimizer, Metric)
 _NEVER = {"_layers", "_stack", "_marks", "_made", "_given_input", "_function", "_objective", "_cache", "_compile_arguments", "history", "metrics", "loss"}
 
 

@@ -54,7 +54,7 @@ def explain(model: Any, engine: Any, batch: Any, number: int, trained: list[Vari
         the error to raise.
     """
     try:  # labels that came as an engine's values could not be looked at before
-        model._check_targets(tree.map_structure(lambda leaf: None if leaf is None else np.asarray(convert_to_numpy(leaf)), batch))
+        model._check_values(tree.map_structure(lambda leaf: None if leaf is None else np.asarray(convert_to_numpy(leaf)), batch))
     except DataError as error:
         return error
     place, inputs = _first_bad_input(batch), None

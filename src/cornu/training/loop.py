@@ -77,7 +77,7 @@ class Runner:
 
     def train(self, number: int, batch: Any) -> dict[str, Any]:
         """One training step; its logs may still be under way."""
-        self.model._check_targets(batch)
+        self.model._check_values(batch)
         batch = self.to_engine(batch)
         values, logs, alive = self._run(
             self.model._compiled_train, lambda step: step(self.state.values, np.int32(number), self.alive, batch)
@@ -135,7 +135,7 @@ class Runner:
 
     def test(self, number: int, batch: Any) -> dict[str, Any]:
         """One step of evaluation."""
-        self.model._check_targets(batch)
+        self.model._check_values(batch)
         batch = self.to_engine(batch)
         changed, logs = self._run(self.model._compiled_test, lambda step: step(self.state.values, np.int32(number), batch))
         for place, value in changed.items():

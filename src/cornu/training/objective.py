@@ -56,6 +56,13 @@ class Objective:
         self.given_weights = loss_weights
         self.given_metrics = metrics
         self.given_weighted = weighted_metrics
+        for given, get in ((loss, _losses.get), (metrics, _metrics.get), (weighted_metrics, _metrics.get)):
+            for name in tree.leaves(given):  # what cannot be meant is an error in the line that says it
+                if isinstance(name, str) and name.lower() not in ("accuracy", "acc", "crossentropy", "ce"):
+                    get(name)
+                elif name is not None and not isinstance(name, (str, dict)) and not callable(name):
+                    what = "loss" if given is loss else "metrics"
+                    raise ArgumentError(f"compile got {name!r:.60} as one of {what}", "a name, an object, or a function (y_true, y_pred)")
         self.built = False
         self.names: list[str] = []
         self.losses: list[Any] = []

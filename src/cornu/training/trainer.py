@@ -351,10 +351,16 @@ class Trainer(Layer):
         late: list[Variable] = self._cache.setdefault("late", [])
         return late
 
-    def _check_targets(self, batch: Any) -> None:
-        """Refuse labels out of range, as far as the targets can be looked at without waiting."""
+    def _check_values(self, batch: Any) -> None:
+        """Refuse what only the values show, as far as they can be looked at without waiting: fractions as ids, labels out of range."""
+        self._check_inputs(batch)
         if self._objective is not None and self._objective.built:
             self._objective.check_targets(unpack(batch)[1])
+
+    def _check_inputs(self, batch: Any) -> None:
+        function = getattr(self, "_function", None)
+        if function is not None and type(self).predict_step is Trainer.predict_step and not self._own_steps():
+            function.check_values(unpack(batch)[0])
 
     def _engine(self, name: Any) -> Any:
         chosen = name or self._compile_engine
@@ -458,7 +464,8 @@ class Trainer(Layer):
         if validation_split:
             source, validation = source.split(validation_split, validation_batch_size, validation_steps)
         if validation_data is not None:
-            size = validation_batch_size or batch_size
+            # Data that is no tuple of arrays may make its own batches.
+            size = validation_batch_size or (batch_size if isinstance(validation_data, tuple) else None)
             validation = _validation_source(validation_data, size, validation_steps)
         self._prepare(chosen, source.peek())
         vars(self)["stop_training"] = False
@@ -584,6 +591,7 @@ class Trainer(Layer):
                 if steps is not None and number >= steps:
                     break
                 hooks.on_predict_batch_begin(number)
+                self._check_inputs(batch)
                 batch = tree.map_structure(lambda leaf: None if leaf is None else chosen.feed(_array(leaf)), batch)
                 while True:
                     try:

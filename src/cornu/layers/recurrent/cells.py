@@ -175,7 +175,7 @@ class RecurrentCell(Layer):
 
     # ------------------------------------------------ the step
 
-    def project(self, inputs: Any, noise: Noise = _SILENT) -> Any:
+    def project(self, inputs: Any, noise: Noise = _SILENT) -> list[Any]:
         """The part of a step that depends on the inputs alone.
 
         Args:
@@ -183,20 +183,23 @@ class RecurrentCell(Layer):
             noise: dropout's factors.
 
         Returns:
-            `(..., gates * units)`.
+            an array `(..., units)` for each gate. (XLA is slow at cutting a part of an array within a loop.)
         """
         projected = _product(inputs, self.kernel, noise[0])
         bias = self._input_bias()
-        return projected if bias is None else ops.add(projected, bias)
+        return self._by_gate(projected if bias is None else ops.add(projected, bias))
+
+    def _by_gate(self, x: Any) -> list[Any]:
+        return [x] if self.gates == 1 else ops.split(x, self.gates, axis=-1)
 
     def _input_bias(self) -> Any:
         return self.bias
 
-    def advance(self, projected: Any, states: list[Any], noise: Noise = _SILENT) -> tuple[Any, list[Any]]:
+    def advance(self, projected: list[Any], states: list[Any], noise: Noise = _SILENT) -> tuple[Any, list[Any]]:
         """The recurrence: from projected inputs and states to the output and the next states.
 
         Args:
-            projected: what `project` gives for one step, `(batch, gates * units)`.
+            projected: what `project` gives for one step, an array `(batch, units)` for each gate.
             states: arrays `(batch, units)`.
             noise: dropout's factors.
         """
@@ -289,10 +292,10 @@ class SimpleRNNCell(RecurrentCell):
             bias_constraint, dropout, recurrent_dropout, seed, **kwargs,
         )  # fmt: skip
 
-    def advance(self, projected: Any, states: list[Any], noise: Noise = _SILENT) -> tuple[Any, list[Any]]:
+    def advance(self, projected: list[Any], states: list[Any], noise: Noise = _SILENT) -> tuple[Any, list[Any]]:
         """The recurrence."""
         carried = _product(states[0], self.recurrent_kernel, noise[1])
-        output = self.activation(ops.add(projected, carried))
+        output = self.activation(ops.add(projected[0], carried))
         return output, [output]
 
 
@@ -380,11 +383,11 @@ class LSTMCell(RecurrentCell):
 
         return first
 
-    def advance(self, projected: Any, states: list[Any], noise: Noise = _SILENT) -> tuple[Any, list[Any]]:
+    def advance(self, projected: list[Any], states: list[Any], noise: Noise = _SILENT) -> tuple[Any, list[Any]]:
         """The recurrence."""
         output, carry = states
-        total = ops.add(projected, _product(output, self.recurrent_kernel, noise[1]))
-        i, f, candidate, o = ops.split(total, 4, axis=-1)
+        carried = self._by_gate(_product(output, self.recurrent_kernel, noise[1]))
+        i, f, candidate, o = (ops.add(x, h) for x, h in zip(projected, carried, strict=True))
         kept = ops.multiply(self.recurrent_activation(f), carry)
         carry = ops.add(kept, ops.multiply(self.recurrent_activation(i), self.activation(candidate)))
         output = ops.multiply(self.recurrent_activation(o), self.activation(carry))
@@ -468,15 +471,15 @@ class GRUCell(RecurrentCell):
     def _input_bias(self) -> Any:
         return self.bias if self.bias is None or not self.reset_after else ops.get_item(self.bias, 0)
 
-    def advance(self, projected: Any, states: list[Any], noise: Noise = _SILENT) -> tuple[Any, list[Any]]:
+    def advance(self, projected: list[Any], states: list[Any], noise: Noise = _SILENT) -> tuple[Any, list[Any]]:
         """The recurrence."""
         (state,) = states
-        x_z, x_r, x_h = ops.split(projected, 3, axis=-1)
+        x_z, x_r, x_h = projected
         if self.reset_after:
             carried = _product(state, self.recurrent_kernel, noise[1])
             if self.bias is not None:
                 carried = ops.add(carried, ops.get_item(self.bias, 1))
-            h_z, h_r, h_h = ops.split(carried, 3, axis=-1)
+            h_z, h_r, h_h = self._by_gate(carried)
         else:
             gates, last = ops.split(self.recurrent_kernel, [2 * self.units], axis=1)
             h_z, h_r = ops.split(_product(state, gates, noise[1] and noise[1][:2]), 2, axis=-1)
