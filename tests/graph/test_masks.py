@@ -23,8 +23,7 @@ class Summed(layers.Layer):
     """The sum over time of what counts."""
 
     def call(self, x, mask=None):
-        assert mask is not None
-        return ops.sum(x * ops.cast(ops.expand_dims(mask, -1), x.dtype), axis=1)
+        return ops.sum(x if mask is None else x * ops.cast(ops.expand_dims(mask, -1), x.dtype), axis=1)
 
 
 class Pooled(layers.Layer):

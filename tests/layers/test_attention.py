@@ -117,7 +117,7 @@ def test_the_numbers_are_those_of_keras(engine, at):
     assert again.get_config() == ours.get_config()
 
 
-@pytest.mark.parametrize("at", [1, 6, 10, 17, 20])
+@pytest.mark.parametrize("at", [1, 10, 13, 20])
 def test_the_gradients_are_those_of_keras(engine, at):
     name, arguments, inputs, call = CASES[at]
     ours, theirs = pair(name, arguments, inputs)

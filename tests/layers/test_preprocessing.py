@@ -27,8 +27,11 @@ def agree(ours, theirs, x, **call):
     return again
 
 
-@pytest.mark.parametrize("arguments", [{"scale": 1 / 255}, {"scale": 1 / 127.5, "offset": -1}, {"scale": [1.0, 2.0, 3.0]},
-                                       {"scale": 2, "offset": np.arange(3.0)}])  # fmt: skip
+@pytest.mark.parametrize("arguments", [
+    {"scale": 1 / 127.5, "offset": -1},
+    {"scale": [1.0, 2.0, 3.0]},
+    {"scale": 2, "offset": np.arange(3.0)},
+])
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "int32"])
 def test_rescaling(engine, arguments, dtype):
     x = (DATA * 10).clip(0, 200).astype(dtype)

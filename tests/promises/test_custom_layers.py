@@ -19,6 +19,7 @@ import pytest
 import cornu
 from cornu import layers, ops
 from cornu.core.errors import ArgumentError, BuildError, EngineError, SavingError
+from cornu.graph import masks
 
 X = np.linspace(-1, 1, 24).reshape(4, 6).astype("float32")
 
@@ -542,6 +543,25 @@ def test_training_and_mask_arrive():
             np.testing.assert_allclose(np.asarray(model(rows)), expected, rtol=1e-5)
             np.testing.assert_allclose(np.asarray(model(rows, training=True)), 2 * expected, rtol=1e-5)
             np.testing.assert_allclose(np.asarray(Masked()(model.layers[1](rows))), expected, rtol=1e-5)
+
+
+class AddsMask(layers.Layer):
+    def call(self, x):
+        return x
+
+    def compute_mask(self, x, previous_mask=None):
+        return ops.any(ops.not_equal(x, 0.0), axis=-1)
+
+
+def test_a_mask_does_not_stay_on_the_callers_array():
+    x = X.reshape(2, 2, 6).copy()
+    inputs = cornu.Input((2, 6))
+    model = cornu.Model(inputs, Masked()(AddsMask()(inputs)))
+    with cornu.engine("numpy"):
+        assert masks.mask_of(AddsMask()(x)) is not None
+        model(x)
+        model.predict(x, verbose=0)
+    assert masks.mask_of(x) is None
 
 
 # ---------------------------------------------------------------- holding layers

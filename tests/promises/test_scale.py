@@ -63,11 +63,14 @@ def test_ten_thousand_layers(make, wanted, shallow_stack):
         model = make(DEEP)
         np.testing.assert_allclose(model(ONES), wanted * ONES)
         assert len(model.operations) >= DEEP and model.weights == []
-        np.testing.assert_allclose(model.predict(ONES, verbose=0), wanted * ONES)
+
+
+def test_files_and_cuts_of_many(shallow_stack):
+    model = chain(3000)
     again = cornu.Model.from_config(model.get_config())
     assert len(again.operations) == len(model.operations)
-    half = cornu.Model(model.input, model.get_tensor(list(model.tensors())[DEEP // 2]))
-    assert len(half.operations) <= DEEP
+    half = cornu.Model(model.input, model.get_tensor(list(model.tensors())[1500]))
+    assert len(half.operations) == 1501
 
 
 def test_sequential_and_clone_of_many(shallow_stack):
@@ -94,5 +97,5 @@ def test_building_costs_the_same_per_layer(make):
         return (time.process_time() - begun) / count
 
     cost(200)
-    small, large = min(cost(1000) for _ in range(3)), min(cost(8000) for _ in range(2))
+    small, large = min(cost(1000) for _ in range(3)), cost(8000)
     assert large < 2.5 * small, (small, large)

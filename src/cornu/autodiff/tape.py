@@ -195,6 +195,7 @@ class Tape(Interpreter):
         many = isinstance(entry.result, (tuple, list))
         gradient = gradients if many else gradients[0]
         arguments = SimpleNamespace(**entry.arrays, **entry.static)
+        told = context.way_back.get()
         for name, parent in entry.parents.items():
             if parent is None or (isinstance(parent, list) and all(p is None for p in parent)):
                 continue
@@ -202,6 +203,8 @@ class Tape(Interpreter):
             if rule is None:
                 continue
             share = rule(gradient, entry.result, arguments)
+            if told is not None:
+                told(entry.op, entry.result, gradient, share)
             if isinstance(parent, list):
                 for index, part, value in zip(parent, share, entry.arrays[name], strict=True):
                     self._add(found, index, part, value)

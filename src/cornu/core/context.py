@@ -19,6 +19,8 @@ unroll: ContextVar[bool] = ContextVar("cornu_unroll", default=False)
 by_tape: ContextVar[bool] = ContextVar("cornu_by_tape", default=False)
 # Told of every op an engine computes: (op, arrays, result).
 watcher: ContextVar[Callable[[Any, Any, Any], None] | None] = ContextVar("cornu_watcher", default=None)
+# Told of every primitive a tape goes back through: (op, result, the result's gradient, an argument's gradient).
+way_back: ContextVar[Callable[[Any, Any, Any, Any], None] | None] = ContextVar("cornu_way_back", default=None)
 bindings: ContextVar["Bindings | None"] = ContextVar("cornu_bindings", default=None)
 
 # Finds the default engine when none is in force; set by `cornu.engines`.

@@ -48,8 +48,10 @@ class Function:
         self.flat_outputs: list[SymbolicTensor] = tree.leaves(outputs)
         if len({id(tensor) for tensor in self.flat_inputs}) != len(self.flat_inputs):
             raise GraphError(f"{owner!r} got the same tensor as two inputs", "each input once")
+        # A cut through a graph goes without the masks that come from before it.
+        is_cut = any(tensor.node.parents for tensor in self.flat_inputs)
         try:
-            self.plan = Plan(self.flat_inputs, self.flat_outputs)
+            self.plan = Plan(self.flat_inputs, self.flat_outputs, masks=not is_cut)
         except CornuError as error:
             error.locate(layer=f"{owner!r}")
             raise
@@ -142,6 +144,8 @@ class Function:
             host = _numbers(value, tensor.name)
             self._check_whole(tensor, host)
             value = as_tensor(host_array(host, tensor.dtype))
+            if type(value) is np.ndarray and masks.mask_of(value) is None:
+                value = value.view()  # a mask that a layer sets on it must not stay on the caller's array
         elif dtype_of(value) != tensor.dtype:
             self._check_whole(tensor, value)
             value = cast_to(value, dtype=tensor.dtype)

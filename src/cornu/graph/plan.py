@@ -20,6 +20,7 @@ class Plan:
     Args:
         inputs: symbolic tensors whose values are given; they may lie anywhere in a graph.
         outputs: symbolic tensors to compute.
+        masks: whether the masks that nodes take along are computed too; without them the plan can be replayed, not run.
 
     Attributes:
         nodes: the nodes to run, parents first.
@@ -31,13 +32,14 @@ class Plan:
         GraphError: if an output does not follow from the inputs.
     """
 
-    def __init__(self, inputs: list[SymbolicTensor], outputs: list[SymbolicTensor]) -> None:
+    def __init__(self, inputs: list[SymbolicTensor], outputs: list[SymbolicTensor], masks: bool = True) -> None:
         self.inputs = inputs
         self.outputs = outputs
         given = {id(tensor) for tensor in inputs}
         self._given = given
-        finished, run, _ = _visit(outputs, given, lambda node: node.parents)
-        shown, _, indices = _visit(outputs, given, lambda node: node.given)
+        shown, run, indices = _visit(outputs, given, lambda node: node.given)
+        if masks and any(node.parents is not node.given for node in run):
+            run = _visit(outputs, given, lambda node: node.parents)[1]
         for node in run:
             if not node.parents and not node.is_op:
                 raise GraphError(

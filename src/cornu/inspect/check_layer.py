@@ -131,7 +131,7 @@ def check_layer(
         engines: names of engines to compare; by default all that are installed.
         rtol: relative difference allowed.
         atol: absolute difference allowed.
-        arguments: further arguments of the call: arrays (and lists or dicts of arrays) with as many rows, or plain values.
+        arguments: further arguments of the call: arrays (or lists and dicts of them) with as many rows, or plain values.
 
     Returns:
         a `Report`; it is true if no promise is broken, and prints as a table.
@@ -268,7 +268,8 @@ class _Check:
             if not close.all():
                 at = tuple(int(i) for i in np.argwhere(~close)[0])
                 raise AssertionError(
-                    f"{place}: {int((~close).sum())} of {close.size} numbers differ, first at {at}: {x[at]:.6g} and {y[at]:.6g}"
+                    f"{place}: {int((~close).sum())} of {close.size} numbers differ, first at {at}: "
+                    f"{x[at]:.6g} and {y[at]:.6g}"
                 )
 
     def inputs(self, unknown_time: bool) -> Any:
@@ -539,7 +540,8 @@ class _Check:
                         break
                 else:
                     raise AssertionError(
-                        f"along a direction of {variable.path!r} the gradient says {expected:.6g}, finite differences say {tried[0]:.6g}"
+                        f"along a direction of {variable.path!r} the gradient says {expected:.6g}, "
+                        f"finite differences say {tried[0]:.6g}"
                     )
 
     def mask(self) -> None:

@@ -1,5 +1,6 @@
 """A model's graph as a picture: SVG by itself, PNG with Pillow."""
 
+import itertools
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,18 @@ class _Box:
     def __init__(self, lines: list[str], kind: str) -> None:
         self.lines = lines
         self.kind = kind
-        self.width = max(len(line) for line in lines) * _CHAR + 2 * _PAD
+        self.width = max(len(line) for line in lines) * _CHAR + 2 * _PAD if kind != "way" else _PAD
         self.height = len(lines) * _LINE + 2 * _PAD - 4
         self.x = self.y = 0.0
 
 
 def plot_model(
-    model: Any, to_file: Any = "model.png", show_shapes: bool = True, show_dtype: bool = False, show_layer_names: bool = True, **ignored: Any
+    model: Any,
+    to_file: Any = "model.png",
+    show_shapes: bool = True,
+    show_dtype: bool = False,
+    show_layer_names: bool = True,
+    **ignored: Any,
 ) -> str:
     """Draw a model's graph: one box per call, one colour per shared layer, arrows where tensors flow.
 
@@ -57,41 +63,55 @@ def plot_model(
     return str(path)
 
 
-def _layout(model: Any, shapes: bool, dtypes: bool, names: bool) -> tuple[list[_Box], list[tuple[_Box, _Box]], tuple[int, int]]:
-    """Boxes in rows by the longest way from an input; within a row ordered by what feeds them."""
+def _layout(
+    model: Any, shapes: bool, dtypes: bool, names: bool
+) -> tuple[list[_Box], list[list[_Box]], tuple[int, int]]:
+    """Boxes in rows by the longest way from an input, and lines through the gaps between them.
+
+    A line that spans several rows gets a place of its own in each row it crosses, so that it runs beside the boxes.
+    Within a row the places are ordered by what feeds them.
+    """
     plan = model._function.plan
-    nodes = sorted(
-        {id(n): n for n in (*plan.nodes, *(t.node for t in plan.inputs))}.values(), key=lambda node: node.order
-    )
+    nodes = sorted({id(n): n for n in (*plan.nodes, *(t.node for t in plan.inputs))}.values(), key=lambda n: n.order)
     uses: dict[int, int] = {}
     for node in nodes:
         uses[id(node.operation)] = uses.get(id(node.operation), 0) + (0 if node.is_op else 1)
     row: dict[int, int] = {}
     boxes: dict[int, _Box] = {}
+    lines: list[list[_Box]] = []
+    rows: list[list[_Box]] = []
+    fed_by: dict[int, list[_Box]] = {}
     for node in nodes:
-        row[id(node)] = max((row[id(t.node)] + 1 for t in node.parents if id(t.node) in row), default=0)
-        boxes[id(node)] = _Box(_text(node, plan, shapes, dtypes, names), _kind(node, uses[id(node.operation)]))
-    rows: list[list[Any]] = [[] for _ in range(max(row.values()) + 1)]
-    for node in nodes:
-        rows[row[id(node)]].append(node)
+        parents = {id(t.node): t.node for t in node.parents if id(t.node) in row}
+        mine = row[id(node)] = max((row[key] + 1 for key in parents), default=0)
+        box = boxes[id(node)] = _Box(_text(node, plan, shapes, dtypes, names), _kind(node, uses[id(node.operation)]))
+        rows.extend([] for _ in range(mine + 1 - len(rows)))
+        rows[mine].append(box)
+        for key in parents:
+            line = [boxes[key]]
+            for crossed in range(row[key] + 1, mine):
+                place = _Box([""], "way")
+                fed_by[id(place)] = [line[-1]]
+                rows[crossed].append(place)
+                line.append(place)
+            fed_by.setdefault(id(box), []).append(line[-1])
+            lines.append([*line, box])
+    widest = max(sum(box.width + _GAP_X for box in line) - _GAP_X for line in rows)
     y = float(_PAD)
-    widest = max(sum(boxes[id(n)].width + _GAP_X for n in line) - _GAP_X for line in rows)
     for line in rows:
-        line.sort(key=lambda node: _centre_of_parents(node, boxes))
-        total = sum(boxes[id(n)].width + _GAP_X for n in line) - _GAP_X
-        x = _PAD + (widest - total) / 2
-        for node in line:
-            box = boxes[id(node)]
+        line.sort(key=lambda box: _centre([(other.x + other.width / 2) for other in fed_by.get(id(box), [])]))
+        x = _PAD + (widest - (sum(box.width + _GAP_X for box in line) - _GAP_X)) / 2
+        tallest = max(box.height for box in line)
+        for box in line:
             box.x, box.y = x, y
+            box.height = tallest if box.kind == "way" else box.height
             x += box.width + _GAP_X
-        y += max(boxes[id(n)].height for n in line) + _GAP_Y
-    edges = [(boxes[id(t.node)], boxes[id(n)]) for n in nodes for t in n.parents if id(t.node) in boxes]
-    return list(boxes.values()), edges, (int(widest + 2 * _PAD), int(y - _GAP_Y + _PAD))
+        y += tallest + _GAP_Y
+    return list(boxes.values()), lines, (int(widest + 2 * _PAD), int(y - _GAP_Y + _PAD))
 
 
-def _centre_of_parents(node: Any, boxes: dict[int, _Box]) -> float:
-    known = [boxes[id(t.node)] for t in node.parents if id(t.node) in boxes]
-    return sum(box.x + box.width / 2 for box in known) / len(known) if known else float(node.order)
+def _centre(places: list[float]) -> float:
+    return sum(places) / len(places) if places else 0.0
 
 
 def _kind(node: Any, uses: int) -> str:
@@ -115,7 +135,7 @@ def _text(node: Any, plan: Any, shapes: bool, dtypes: bool, names: bool) -> list
     return lines
 
 
-def _svg(boxes: list[_Box], edges: list[tuple[_Box, _Box]], size: tuple[int, int]) -> str:
+def _svg(boxes: list[_Box], edges: list[list[_Box]], size: tuple[int, int]) -> str:
     width, height = size
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
@@ -124,13 +144,9 @@ def _svg(boxes: list[_Box], edges: list[tuple[_Box, _Box]], size: tuple[int, int
         '<path d="M0,0 L8,4 L0,8 z" fill="#6b7280"/></marker></defs>',
         f'<rect width="{width}" height="{height}" fill="white"/>',
     ]
-    for start, end in edges:
-        x1, y1, x2, y2 = _ends(start, end)
-        bend = (y1 + y2) / 2
-        parts.append(
-            f'<path d="M{x1:.0f},{y1:.0f} C{x1:.0f},{bend:.0f} {x2:.0f},{bend:.0f} {x2:.0f},{y2:.0f}" fill="none" '
-            'stroke="#6b7280" marker-end="url(#tip)"/>'
-        )
+    for line in edges:
+        curve = " ".join(f"{x:.0f},{y:.0f}" for x, y in _path(line))
+        parts.append(f'<polyline points="{curve}" fill="none" stroke="#6b7280" marker-end="url(#tip)"/>')
     for box in boxes:
         parts.append(
             f'<rect x="{box.x:.0f}" y="{box.y:.0f}" width="{box.width}" height="{box.height}" rx="5" '
@@ -139,15 +155,24 @@ def _svg(boxes: list[_Box], edges: list[tuple[_Box, _Box]], size: tuple[int, int
         for i, line in enumerate(box.lines):
             y = box.y + _PAD + 8 + i * _LINE
             weight = ' font-weight="bold"' if i == 0 else ' fill="#4b5563"'
-            parts.append(f'<text x="{box.x + box.width / 2:.0f}" y="{y:.0f}" text-anchor="middle"{weight}>{escape(line)}</text>')
+            parts.append(
+                f'<text x="{box.x + box.width / 2:.0f}" y="{y:.0f}" text-anchor="middle"{weight}>{escape(line)}</text>'
+            )
     return "\n".join([*parts, "</svg>"])
 
 
-def _ends(start: _Box, end: _Box) -> tuple[float, float, float, float]:
-    return start.x + start.width / 2, start.y + start.height, end.x + end.width / 2, end.y - 1
+def _path(line: list[_Box]) -> list[tuple[float, float]]:
+    """The points of a line: curves from box to box, straight down beside the boxes it passes."""
+    points: list[tuple[float, float]] = []
+    for start, end in itertools.pairwise(line):
+        x1, y1 = start.x + start.width / 2, start.y + start.height
+        x2, y2 = end.x + end.width / 2, end.y - 1
+        bend = (y1 + y2) / 2
+        points += [_bezier(t / 20, (x1, y1), (x1, bend), (x2, bend), (x2, y2)) for t in range(21)]
+    return points
 
 
-def _png(boxes: list[_Box], edges: list[tuple[_Box, _Box]], size: tuple[int, int], path: Path) -> None:
+def _png(boxes: list[_Box], edges: list[list[_Box]], size: tuple[int, int], path: Path) -> None:
     try:
         from PIL import Image, ImageDraw, ImageFont
     except ImportError as error:
@@ -158,12 +183,10 @@ def _png(boxes: list[_Box], edges: list[tuple[_Box, _Box]], size: tuple[int, int
     image = Image.new("RGB", (size[0] * scale, size[1] * scale), "white")
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(12 * scale)
-    for start, end in edges:
-        x1, y1, x2, y2 = (v * scale for v in _ends(start, end))
-        bend = (y1 + y2) / 2
-        curve = [_bezier(t / 20, (x1, y1), (x1, bend), (x2, bend), (x2, y2)) for t in range(21)]
+    for line in edges:
+        curve = [(x * scale, y * scale) for x, y in _path(line)]
         draw.line(curve, fill="#6b7280", width=scale)
-        tip = 5 * scale
+        (x2, y2), tip = curve[-1], 5 * scale
         draw.polygon([(x2, y2), (x2 - tip / 1.5, y2 - tip), (x2 + tip / 1.5, y2 - tip)], fill="#6b7280")
     for box in boxes:
         corners = [v * scale for v in (box.x, box.y, box.x + box.width, box.y + box.height)]

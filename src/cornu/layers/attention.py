@@ -25,6 +25,13 @@ _WINDOW = Field(lambda v: v is None or POSITIVE.valid(v), "a whole number above 
 class _HeadAttention(Layer):
     """What attention with projected heads shares: options, projections, masks, and the attention itself."""
 
+    kernel_initializer: Any
+    bias_initializer: Any
+    kernel_regularizer: Any
+    bias_regularizer: Any
+    kernel_constraint: Any
+    bias_constraint: Any
+
     def _set(
         self,
         dropout: float,
@@ -205,6 +212,11 @@ class MultiHeadAttention(_HeadAttention):
         (None, None, 16)
     """
 
+    query_dense: EinsumDense
+    key_dense: EinsumDense
+    value_dense: EinsumDense
+    _gate_dense: EinsumDense
+
     def __init__(
         self,
         num_heads: int,
@@ -257,7 +269,9 @@ class MultiHeadAttention(_HeadAttention):
     def _projection_penalty(self) -> Any:
         return self._activity_regularizer
 
-    def build(self, query_shape: Any, value_shape: Any, key_shape: Any = None) -> None:
+    def build(  # type: ignore[override]  # one shape per argument of `call`
+        self, query_shape: Any, value_shape: Any, key_shape: Any = None
+    ) -> None:
         """Make the projections."""
         key_shape = value_shape if key_shape is None else key_shape
         _check_sources("MultiHeadAttention", value_shape, key_shape)
@@ -435,7 +449,9 @@ class GroupedQueryAttention(_HeadAttention):
             bias_constraint=bias_constraint,
         )
 
-    def build(self, query_shape: Any, value_shape: Any, key_shape: Any = None) -> None:
+    def build(  # type: ignore[override]  # one shape per argument of `call`
+        self, query_shape: Any, value_shape: Any, key_shape: Any = None
+    ) -> None:
         """Make the projections."""
         key_shape = value_shape if key_shape is None else key_shape
         for shape in (query_shape, value_shape, key_shape):

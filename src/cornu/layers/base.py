@@ -751,7 +751,10 @@ class Layer(config.Configurable):
                 )
             if not isinstance(value, (np.ndarray, np.generic)):
                 return value
-            value = to_spec(value) if context.is_abstract() else as_tensor(value)
+            given = value
+            value = to_spec(given) if context.is_abstract() else as_tensor(given)
+            if value is given and type(given) is np.ndarray and masks.mask_of(given) is None:
+                value = given.view()  # a mask that a layer sets on it must not stay on the caller's array
         elif isinstance(value, Variable):
             value = value.value
         dtype = self.compute_dtype

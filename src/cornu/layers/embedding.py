@@ -66,7 +66,7 @@ class Embedding(Layer):
         self.autocast = False  # numbers given as floats keep their precision; rows are cast after they are taken
         if weights is not None:
             self.build(None)
-            self.set_weights(weights if isinstance(weights, (list, tuple)) and len(weights) == 1 else [weights])
+            self.set_weights(weights if isinstance(weights, list) and len(weights) == 1 else [weights])
 
     def build(self, input_shape: Any) -> None:
         """Make the rows."""

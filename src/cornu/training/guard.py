@@ -33,11 +33,33 @@ def _bad(values: Any) -> bool:
     return False
 
 
-def _watch(op: Op, arrays: Any, result: Any) -> None:
-    # Constants such as the -inf of a masked softmax come in as arguments; only what an op makes itself counts.
-    if op.is_primitive and op.family not in ("creation", "movement", "control") and _bad(result) and not _bad(arrays):
+class _Watch:
+    """Looks at every value of a step, on the way forward and on the way back.
+
+    Attributes:
+        back: whether the fault was met on the way back.
+    """
+
+    def __init__(self) -> None:
+        self.back = False
+        self._origins: dict[int, tuple[Any, str | None]] = {}
+
+    def forward(self, op: Op, arrays: Any, result: Any) -> None:
+        """Stop at the first op that makes what is not finite."""
         call = call_in_force()
-        raise _Found(op, call.path if call is not None else None, arrays)
+        path = call.path if call is not None else None
+        for part in result if isinstance(result, (tuple, list)) else (result,):
+            self._origins[id(part)] = (part, path)
+        # Constants such as the -inf of a masked softmax come in as arguments; only what an op makes itself counts.
+        if op.is_primitive and op.family not in ("creation", "movement", "control") and _bad(result) and not _bad(arrays):
+            raise _Found(op, path, arrays)
+
+    def backward(self, op: Op, result: Any, gradient: Any, share: Any) -> None:
+        """Stop at the first op whose gradient is not finite."""
+        if _bad(share) and not _bad(gradient):
+            self.back = True
+            part = result[0] if isinstance(result, (tuple, list)) else result
+            raise _Found(op, self._origins.get(id(part), (None, None))[1], part)
 
 
 def explain(model: Any, engine: Any, batch: Any, number: int, trained: list[Variable]) -> CornuError:
@@ -92,23 +114,29 @@ def _first_bad_input(batch: Any) -> str | None:
 def _replay(model: Any, engine: Any, batch: Any, number: int, trained: list[Variable]) -> tuple[_Found | None, bool]:
     x, y, weight = batch
 
+    watch = _Watch()
+
     def forward(values: list[Any]) -> tuple[Any, Any]:
         with context.bind(trained, values):
             y_pred = model(x, training=True)
-            loss = model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=weight, training=True)
-        forward.done = True  # type: ignore[attr-defined]
+            loss = model._loss_of(x, y, y_pred, weight, training=True)
         return loss, None
 
-    forward.done = False  # type: ignore[attr-defined]
-    token, loops = context.watcher.set(_watch), context.unroll.set(True)
+    token, loops = context.watcher.set(watch.forward), context.unroll.set(True)
+    back, by_tape = context.way_back.set(watch.backward), context.by_tape.set(True)
     try:
         with context.use_engine(engine), context.bind([], []), clock(np.int32(number)), np.errstate(all="ignore"):
-            tape_value_and_grad(forward)(read_all(trained))
+            if model._own_steps():
+                model.train_step(batch)
+            else:
+                tape_value_and_grad(forward)(read_all(trained))
     except _Found as found:
-        return found, bool(forward.done)  # type: ignore[attr-defined]
+        return found, watch.back
     except Exception:  # a step that cannot be replayed (native functions) has no origin to name
         return None, False
     finally:
         context.watcher.reset(token)
+        context.way_back.reset(back)
+        context.by_tape.reset(by_tape)
         context.unroll.reset(loops)
     return None, False

@@ -185,9 +185,11 @@ class RecurrentCell(Layer):
         Returns:
             an array `(..., units)` for each gate. (XLA is slow at cutting a part of an array within a loop.)
         """
+        leading = ops.shape(inputs)[:-1]
         projected = _product(inputs, self.kernel, noise[0])
         bias = self._input_bias()
-        return self._by_gate(projected if bias is None else ops.add(projected, bias))
+        gates = self._by_gate(projected if bias is None else ops.add(projected, bias))
+        return gates if len(leading) == 1 else [ops.reshape(gate, (*leading, self.units)) for gate in gates]
 
     def _by_gate(self, x: Any) -> list[Any]:
         return [x] if self.gates == 1 else ops.split(x, self.gates, axis=-1)
@@ -227,13 +229,18 @@ class RecurrentCell(Layer):
 
 
 def _product(x: Any, kernel: Any, factors: list[Any] | None) -> Any:
-    """`x @ kernel`; with factors for each gate, each block of columns meets a copy of `x` of its own."""
+    """`x @ kernel` with all rows of `x` on one axis; with factors for each gate, each block of columns has its own."""
+
+    def rows(x: Any) -> Any:
+        shape = ops.shape(x)
+        return x if len(shape) == 2 else ops.reshape(x, (-1, shape[-1]))
+
     if factors is None:
-        return ops.matmul(x, kernel)
+        return ops.matmul(rows(x), kernel)
     if len(factors) == 1:
-        return ops.matmul(ops.multiply(x, factors[0]), kernel)
+        return ops.matmul(rows(ops.multiply(x, factors[0])), kernel)
     blocks = ops.split(kernel, len(factors), axis=1)
-    parts = [ops.matmul(ops.multiply(x, f), block) for f, block in zip(factors, blocks, strict=True)]
+    parts = [ops.matmul(rows(ops.multiply(x, f)), block) for f, block in zip(factors, blocks, strict=True)]
     return ops.concatenate(parts, axis=-1)
 
 
