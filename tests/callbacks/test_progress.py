@@ -4,9 +4,9 @@ import io
 
 import pytest
 
-from cornu.core.errors import ArgumentError
 from cornu.callbacks import progress as module
 from cornu.callbacks.progress import Progress, say
+from cornu.core.errors import ArgumentError
 
 
 class Terminal(io.StringIO):

@@ -101,7 +101,7 @@ def test_same_numbers_names_and_shapes(index, engine):
     assert [s for s in shapes if len(s) > 2] == [(s[0], None, *s[2:]) for s in symbolic if len(s) > 2]
 
 
-@pytest.mark.parametrize("index", [1, 10, 11])
+@pytest.mark.parametrize("index", [1, 11])
 def test_gradients_are_keras_s(index, engine):
     make, x, kwargs = CASES[index]
     theirs, first, *_ = judge(index)
@@ -139,11 +139,13 @@ def test_masks_travel_through_a_graph(engine):
     assert y.mask is None
     ours = cornu.Model(i, y)
     ours.set_weights(theirs.get_weights())
-    close(ours(x), np.asarray(theirs(x)))
+    with jax.disable_jit():
+        expected = np.asarray(theirs(x))
+    close(ours(x), expected)
     values = x
     for layer in ours.layers[1:]:
         values = layer(values)
-    close(values, np.asarray(theirs(x)))
+    close(values, expected)
 
 
 class Masked(Layer):

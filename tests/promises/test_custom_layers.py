@@ -462,7 +462,7 @@ def test_base_arguments_of_any_class():
 
 def _train(make, engine, epochs=2):
     cornu.utils.set_random_seed(1)
-    model, layer = _model(make)
+    model, _ = _model(make)
     cornu.utils.set_random_seed(2)
     model.compile("sgd", "mse")
     history = model.fit(
@@ -582,7 +582,7 @@ def test_layers_are_found_wherever_they_are_held(how):
     "how", ["list", "dict", "tuple", "nested", "dataclass", "namespace", "object", "set", "lambda", "partial"]
 )
 def test_held_layers_are_saved_or_refused(how, tmp_path):
-    model, layer = _model(lambda: Holds(how))
+    model, _ = _model(lambda: Holds(how))
     with cornu.engine("numpy"):
         expected = np.asarray(model(X))
     try:
@@ -663,7 +663,7 @@ def test_native_call_without_a_shape_is_explained():
 
 
 def _saved(folder):
-    for i, (name, (_, make, _, _)) in enumerate(CASES.items()):
+    for i, (_, (_, make, _, _)) in enumerate(CASES.items()):
         cornu.utils.set_random_seed(i)
         model, _ = _model(make)
         with cornu.engine("numpy"):
@@ -684,7 +684,8 @@ def check_saved(folder):
 
 def test_a_fresh_process_loads_what_it_has_imported(tmp_path):
     count = _saved(tmp_path)
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_custom_layers as t; t.check_saved({str(tmp_path)!r})"
+    here, saved = str(Path(__file__).parent), str(tmp_path)
+    code = f"import sys; sys.path.insert(0, {here!r}); import test_custom_layers as t; t.check_saved({saved!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"loaded {count}" in done.stdout

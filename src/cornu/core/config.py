@@ -23,8 +23,8 @@ class _Remembering(ABCMeta):
     """The class of Configurable classes: it notes the arguments an object is made with."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        kwargs, extra = cls._take_base_arguments(kwargs)
-        made = cls.__new__(cls, *args, **kwargs)  # type: ignore[call-overload]
+        kwargs, extra = cls._take_base_arguments(kwargs)  # type: ignore[attr-defined]
+        made: Any = cls.__new__(cls, *args, **kwargs)  # type: ignore[call-overload, arg-type]
         if not isinstance(made, cls) or "_arguments" in vars(made):
             return made
         made._before_init()
@@ -75,10 +75,10 @@ class Configurable(metaclass=_Remembering):
 
     def _attributes_that_hold_arguments(self, args: Any, kwargs: Any) -> frozenset[str]:
         """Names of the arguments that `__init__` stored as they came, under their own names."""
-        bound = inspect.signature(_init_owner(type(self)).__init__).bind_partial(self, *args, **kwargs)
+        bound = _init_signature(_init_owner(type(self))).bind_partial(self, *args, **kwargs)
         bound.apply_defaults()
         before, own = vars(self)["_arguments"], vars(self)
-        first = inspect.signature(_init_owner(type(self)).__init__).bind_partial(self, *before[0], **before[1])
+        first = _init_signature(_init_owner(type(self))).bind_partial(self, *before[0], **before[1])
         first.apply_defaults()
         return frozenset(
             name
@@ -92,8 +92,8 @@ class Configurable(metaclass=_Remembering):
         ours = owner.__module__.startswith("cornu.")
         kept = vars(self).get("_kept_as_given", frozenset())
         config: dict[str, Any] = {}
-        bound = inspect.signature(owner.__init__).bind_partial(self, *args, **kwargs)
-        parameters = list(inspect.signature(owner.__init__).parameters.values())[1:]
+        bound = _init_signature(owner).bind_partial(self, *args, **kwargs)
+        parameters = list(_init_signature(owner).parameters.values())[1:]
         for parameter in parameters:
             if parameter.kind is parameter.VAR_KEYWORD:
                 config.update(bound.arguments.get(parameter.name, {}))
@@ -147,6 +147,10 @@ def _is_as(value: Any, before: Any) -> bool:
     """Whether a structure holds the very objects that its copy made earlier holds."""
     now, then = leaves(value), leaves(before)
     return len(now) == len(then) and all(a is b for a, b in zip(now, then, strict=True))
+
+
+def _init_signature(cls: type) -> inspect.Signature:
+    return inspect.signature(cls.__init__)  # type: ignore[misc]
 
 
 _parameters: dict[type, tuple[tuple[str, ...], bool]] = {}
@@ -214,6 +218,7 @@ FRACTION = Field(lambda v: isinstance(v, (int, float)) and 0 <= v < 1, "a number
 def one_of(*choices: Any) -> Field:
     """The limits of an argument that is one of a few values."""
     return Field(lambda value: value in choices, "one of " + ", ".join(repr(choice) for choice in choices))
+
 
 _strict = [False]
 

@@ -115,9 +115,9 @@ class Family:
         if found is None:
             found = _enrolled(config)
         if found is None:
-            name = config.get("registered_name") or config.get("class_name")
+            name = str(config.get("registered_name") or config.get("class_name"))
             raise ArgumentError(
-                f"there is no {self.kind} {name!r}{near_miss(str(name), self.names)}",
+                f"there is no {self.kind} {name!r}{near_miss(name, self.names)}",
                 f"one of {', '.join(sorted(cls.__name__ for cls in set(self.names.values())))}",
                 "or name your own: custom_objects={'Name': Name}",
             )
@@ -149,10 +149,12 @@ def _enrolled(config: dict[str, Any]) -> Any:
 
 
 def _made(cls: type, given: dict[str, Any], custom_objects: dict[str, Any] | None) -> Any:
-    """An object of a class from its serialized form; a `from_config` of the user's own gets the config as it was written."""
+    """An object of a class from its serialized form; a user's own `from_config` gets the config as written."""
     config = dict(given.get("config") or {})
     method = getattr(cls, "from_config", None)
-    if method is None or (method.__func__.__module__.startswith("cornu.") and not getattr(method.__func__, "raw_config", False)):
+    if method is None or (
+        method.__func__.__module__.startswith("cornu.") and not getattr(method.__func__, "raw_config", False)
+    ):
         config = {key: deserialize_object(value, custom_objects) for key, value in config.items()}
     if cls in _module_of:
         config = _without_idle(cls, config)
@@ -173,11 +175,14 @@ _IDLE = {"renorm_momentum": 0.99, "jit_compile": True, "implementation": 2, "use
 
 
 # Arguments of Keras's classes that ask for what a layer of ours does not do.
-_NOT_DONE = {"lora_rank": "low-rank adaptation is not a part of layers here", "quantization_config": "quantised layers are not read yet"}
+_NOT_DONE = {
+    "lora_rank": "low-rank adaptation is not a part of layers here",
+    "quantization_config": "quantised layers are not read yet",
+}
 
 
 def _without_idle(cls: type, config: dict[str, Any]) -> dict[str, Any]:
-    """A config without the keys that a house class does not take and whose values ask for nothing; others stay, and are refused."""
+    """A config without the keys a house class does not take and whose values ask for nothing; others are refused."""
     for key, what in _NOT_DONE.items():
         if config.get(key):
             raise UnsupportedError(
@@ -261,7 +266,10 @@ _special: dict[str, Callable[[Any], Any]] = {
 # Where the house keeps the classes that files name by Keras's modules; loaded when a file first names one.
 _HOUSES = {
     "keras": "cornu.models",
-    **{f"keras.{name}": f"cornu.{name}" for name in "layers initializers regularizers constraints losses metrics optimizers random".split()},
+    **{
+        f"keras.{name}": f"cornu.{name}"
+        for name in "layers initializers regularizers constraints losses metrics optimizers random".split()
+    },
     "keras.optimizers.schedules": "cornu.optimizers",
 }
 
@@ -292,7 +300,7 @@ def serialize_object(value: Any) -> Any:
 
 
 def _serialized(value: Any, exact: bool) -> Any:
-    """The serialized form; if `exact`, tuples come back as tuples, and the house's functions as functions rather than names."""
+    """The serialized form; if `exact`, tuples come back as tuples, and the house's functions as functions."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value.value if isinstance(value, enum.Enum) else value
     if isinstance(value, (list, tuple)):
@@ -303,7 +311,9 @@ def _serialized(value: Any, exact: bool) -> Any:
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
-                raise SavingError(f"a dict with the key {key!r} ({type(key).__name__}) cannot be written", "keys that are text")
+                raise SavingError(
+                    f"a dict with the key {key!r} ({type(key).__name__}) cannot be written", "keys that are text"
+                )
         return {key: _serialized(item, exact) for key, item in value.items()}
     if isinstance(value, bytes):
         return {"class_name": "__bytes__", "config": {"value": value.decode()}}
@@ -319,7 +329,9 @@ def _serialized(value: Any, exact: bool) -> Any:
             return value.item()
         return {"class_name": "__numpy__", "config": {"value": value.tolist(), "dtype": value.dtype.name}}
     if inspect.isclass(value):
-        raise SavingError(f"the class {value.__qualname__} as an argument cannot be written", "an object of it, or its name")
+        raise SavingError(
+            f"the class {value.__qualname__} as an argument cannot be written", "an object of it, or its name"
+        )
     if isinstance(value, Configurable) or hasattr(value, "get_config"):
         return _object_form(value)
     if callable(value) and hasattr(value, "__name__"):
@@ -340,7 +352,8 @@ def _object_form(value: Any) -> dict[str, Any]:
     module = _module_of.get(cls)
     if module is None and not registry.can_be_found(cls):
         raise SavingError(
-            f"class {cls.__qualname__} of module {cls.__module__} is defined inside a function, so a file that names it could not be loaded",
+            f"class {cls.__qualname__} of module {cls.__module__} is defined inside a function, so a file that "
+            "names it could not be loaded",
             "a class at the top level of a module",
             "move it there, or register it: @cornu.saving.register_keras_serializable()",
         )
@@ -348,12 +361,18 @@ def _object_form(value: Any) -> dict[str, Any]:
     # Of a class of the user's own whose config we read and hand back, everything comes back as it was given.
     methods = [getattr(getattr(cls, name, None), "__module__", None) or "" for name in ("get_config", "from_config")]
     exact = module is None and all(name.startswith("cornu.") for name in methods) and "output_layers" not in config
-    found: dict[str, Any] = {"module": _PLACE_IN_KERAS.get(cls.__name__, module) if module else cls.__module__, "class_name": cls.__name__, "config": {}}
+    found: dict[str, Any] = {
+        "module": _PLACE_IN_KERAS.get(cls.__name__, module) if module else cls.__module__,
+        "class_name": cls.__name__,
+        "config": {},
+    }
     for key, item in config.items():
         try:
             found["config"][key] = _serialized(item, exact)
         except SavingError as error:
-            error.locate(layer=f"the argument {key!r} of {getattr(value, 'name', None) or 'an object'!r} ({cls.__name__})")
+            error.locate(
+                layer=f"the argument {key!r} of {getattr(value, 'name', None) or 'an object'!r} ({cls.__name__})"
+            )
             raise
     found["registered_name"] = None if module else registry.registered_name(cls)
     if module and cls.__name__ in _PLACE_IN_KERAS:
@@ -367,7 +386,9 @@ def _object_form(value: Any) -> dict[str, Any]:
 
 
 # The house's modules whose public functions a file may name.
-_FUNCTION_HOUSES = tuple(f"cornu.{name}" for name in "activations ops losses metrics initializers regularizers constraints random".split())
+_FUNCTION_HOUSES = tuple(
+    f"cornu.{name}" for name in "activations ops losses metrics initializers regularizers constraints random".split()
+)
 
 
 def _function_form(value: Any, exact: bool) -> Any:
@@ -379,15 +400,24 @@ def _function_form(value: Any, exact: bool) -> Any:
         if not exact:
             return name
         if _house_function(house, name) is not value:
-            raise SavingError(f"the function {name!r} of {module} is none of the house's public ones", "a public function, or one of your own")
+            raise SavingError(
+                f"the function {name!r} of {module} is none of the house's public ones",
+                "a public function, or one of your own",
+            )
         return {"module": house, "class_name": "function", "config": name, "registered_name": name}
     if not registry.can_be_found(value):
         raise SavingError(
-            f"the function {value.__qualname__!r} of module {module} is defined inside another, so a file that names it could not be loaded",
+            f"the function {value.__qualname__!r} of module {module} is defined inside another, so a file that "
+            "names it could not be loaded",
             "a function at the top level of a module",
             "move it there, or register it: @cornu.saving.register_keras_serializable()",
         )
-    return {"module": module, "class_name": "function", "config": name, "registered_name": registry.registered_name(value)}
+    return {
+        "module": module,
+        "class_name": "function",
+        "config": name,
+        "registered_name": registry.registered_name(value),
+    }
 
 
 def _house_function(house: str, name: str) -> Any:

@@ -7,7 +7,15 @@ from typing import Any, TypeVar
 
 from cornu.core.errors import SavingError, near_miss
 
-__all__ = ["enrol", "find", "function_beside", "get_registered_name", "get_registered_object", "register", "registered_name"]
+__all__ = [
+    "enrol",
+    "find",
+    "function_beside",
+    "get_registered_name",
+    "get_registered_object",
+    "register",
+    "registered_name",
+]
 
 T = TypeVar("T")
 _by_name: dict[str, Any] = {}
@@ -98,7 +106,8 @@ def find(name: str, custom_objects: dict[str, Any] | None = None) -> Any | None:
 def function_beside(module: str, name: str) -> Any | None:
     """A function by name, if it is defined at the top level of a module that defines an enrolled class too.
 
-    So a layer's own helper functions need no decorator. Nothing is imported, and what a module has only imported does not count.
+    So a layer's own helper functions need no decorator. Nothing is imported, and what a module has only imported does
+    not count.
     """
     if module not in _modules or module.partition(".")[0] == "cornu" or module not in sys.modules:
         return None

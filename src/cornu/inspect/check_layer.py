@@ -131,7 +131,8 @@ def check_layer(
         engines: names of engines to compare; by default all that are installed.
         rtol: relative difference allowed.
         atol: absolute difference allowed.
-        arguments: further arguments of the call: arrays (or lists and dicts of them) with as many rows, or plain values.
+        arguments: further arguments of the call: arrays (or lists and dicts of them) with the same rows, or plain
+            values.
 
     Returns:
         a `Report`; it is true if no promise is broken, and prints as a table.

@@ -152,11 +152,11 @@ def _svg(boxes: list[_Box], edges: list[list[_Box]], size: tuple[int, int]) -> s
             f'<rect x="{box.x:.0f}" y="{box.y:.0f}" width="{box.width}" height="{box.height}" rx="5" '
             f'fill="{_COLORS[box.kind]}" stroke="#374151"/>'
         )
-        for i, line in enumerate(box.lines):
+        for i, text in enumerate(box.lines):
             y = box.y + _PAD + 8 + i * _LINE
             weight = ' font-weight="bold"' if i == 0 else ' fill="#4b5563"'
             parts.append(
-                f'<text x="{box.x + box.width / 2:.0f}" y="{y:.0f}" text-anchor="middle"{weight}>{escape(line)}</text>'
+                f'<text x="{box.x + box.width / 2:.0f}" y="{y:.0f}" text-anchor="middle"{weight}>{escape(text)}</text>'
             )
     return "\n".join([*parts, "</svg>"])
 
@@ -191,9 +191,9 @@ def _png(boxes: list[_Box], edges: list[list[_Box]], size: tuple[int, int], path
     for box in boxes:
         corners = [v * scale for v in (box.x, box.y, box.x + box.width, box.y + box.height)]
         draw.rounded_rectangle(corners, radius=5 * scale, fill=_COLORS[box.kind], outline="#374151", width=scale)
-        for i, line in enumerate(box.lines):
+        for i, text in enumerate(box.lines):
             place = ((box.x + box.width / 2) * scale, (box.y + _PAD + 4 + i * _LINE) * scale)
-            draw.text(place, line, fill="#111827" if i == 0 else "#4b5563", font=font, anchor="mm")
+            draw.text(place, text, fill="#111827" if i == 0 else "#4b5563", font=font, anchor="mm")
     image.save(path)
 
 

@@ -33,8 +33,8 @@ def layer_key(layer: Any, seed: int) -> Any:
     """The key of a layer's next draw.
 
     Args:
-        layer: the layer that draws. Its place among those that draw in the outermost call tells it from others of the same seed;
-            names do not count, since automatic ones differ when the same program makes a model twice.
+        layer: the layer that draws. Its place among those that draw in the outermost call tells it from others of the
+            same seed; names do not count, since automatic ones differ when the same program makes a model twice.
         seed: the layer's seed.
 
     Returns:

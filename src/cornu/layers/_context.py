@@ -12,7 +12,8 @@ class Root:
     Attributes:
         called: for each layer being called for the first time, the layers it called.
         kept: masks of values that cannot be held weakly.
-        draws: for each layer that has drawn random numbers in this call, by id: its place among them, and how often it drew.
+        draws: for each layer that has drawn random numbers in this call, by id: its place among them, and how often
+            it drew.
     """
 
     __slots__ = ("draws", "kept")

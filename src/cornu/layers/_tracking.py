@@ -1,7 +1,7 @@
 """Finding the layers and variables an object holds, however it holds them.
 
-Nothing is noted when an attribute is set: the object is searched when somebody asks. So a layer appended to a list later, or kept
-in a dict, a dataclass, a plain object or a closure, is found like any other.
+Nothing is noted when an attribute is set: the object is searched when somebody asks. So a layer appended to a list
+later, or kept in a dict, a dataclass, a plain object or a closure, is found like any other.
 """
 
 import functools
@@ -17,7 +17,8 @@ __all__ = ["children"]
 
 # Libraries whose objects are values, not holders of layers.
 _OPAQUE = {
-    "numpy", "jax", "jaxlib", "torch", "tensorflow", "keras", "pytensor", "onnxruntime", "onnx", "pandas", "polars", "h5py",
+    "numpy", "jax", "jaxlib", "torch", "tensorflow", "keras", "pytensor", "onnxruntime", "onnx", "pandas", "polars",
+    "h5py",
     "PIL", "scipy", "sklearn", "matplotlib", "ml_dtypes",
 }  # fmt: skip
 _LEAVES = (str, bytes, int, float, complex, bool, type(None), type, types.ModuleType, types.BuiltinFunctionType)
@@ -74,7 +75,7 @@ def children(holder: Any, kinds: tuple[type, ...], skip: Callable[[str], bool]) 
         if isinstance(item, _LEAVES) or id(item) in seen:
             continue
         seen.add(id(item))
-        if isinstance(item, Variable) or isinstance(item, kinds):
+        if isinstance(item, (Variable, *kinds)):
             found.append(item)
             continue
         pending.extend(reversed(list(_parts(item))))

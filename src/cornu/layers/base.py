@@ -1,6 +1,7 @@
 """`Layer`: weights and a `call`.
 
-A subclass writes `__init__` (if it has arguments) and `call`; `build` if it wants its weights made when the shapes of its inputs are known. A call:
+A subclass writes `__init__` (if it has arguments) and `call`; `build` if it wants its weights made when the shapes of
+its inputs are known. A call:
 
 1. arguments are brought to the engine and cast to the compute dtype,
 2. weights are built, from the shapes,
@@ -148,7 +149,7 @@ class Layer(config.Configurable):
     _own_frozen: list[Variable]
     _in_call: dict[str, Variable]  # weights made in `call`, by name
     _call_losses: list[Any]
-    _checked: bool
+    _known: dict[int, "Layer"]  # the layers it was found to hold
 
     def __init__(
         self,
@@ -167,7 +168,8 @@ class Layer(config.Configurable):
         kwargs.pop("batch_size", None) if kwargs.get("batch_size", 0) is None else None
         for key in kwargs:
             raise ArgumentError(
-                f"{type(self).__name__} got the argument {key!r}{near_miss(key, config.init_parameters(type(self))[0])}",
+                f"{type(self).__name__} got the argument "
+                f"{key!r}{near_miss(key, config.init_parameters(type(self))[0])}",
                 f"arguments among {', '.join((*config.init_parameters(type(self))[0], *self._base_arguments))}",
             )
         extra = {"activity_regularizer": activity_regularizer, "autocast": autocast, "batch_shape": batch_shape}
@@ -293,7 +295,8 @@ class Layer(config.Configurable):
             if known is not None:
                 if known.shape != tuple(sizes):
                     raise BuildError(
-                        f"weight {known.path!r} has shape {shape_text(known.shape)}, and this call asks for {shape_text(sizes)}",
+                        f"weight {known.path!r} has shape {shape_text(known.shape)}, and this call asks for "
+                        f"{shape_text(sizes)}",
                         "the same shape at every call",
                         "use a layer of its own for each input width",
                     )
@@ -434,7 +437,9 @@ class Layer(config.Configurable):
         arrays = [host_array(weight) for weight in weights]
         for variable, array in zip(own, arrays, strict=True):
             if array.shape != variable.shape:
-                raise ShapeError(f"weight {variable.path!r} got shape {array.shape}", f"shape {shape_text(variable.shape)}")
+                raise ShapeError(
+                    f"weight {variable.path!r} got shape {array.shape}", f"shape {shape_text(variable.shape)}"
+                )
         for variable, array in zip(own, arrays, strict=True):
             variable.assign(array)
 
@@ -501,7 +506,9 @@ class Layer(config.Configurable):
             args: a shape for each tensor argument, or a structure of shapes.
         """
         specs = [shapes_to_specs(shape, self.compute_dtype) for shape in args]
-        named = {key.removesuffix("_shape"): shapes_to_specs(shape, self.compute_dtype) for key, shape in kwargs.items()}
+        named = {
+            key.removesuffix("_shape"): shapes_to_specs(shape, self.compute_dtype) for key, shape in kwargs.items()
+        }
         return tree.map_structure(lambda s: keras_shape(s.shape), self.compute_output_spec(*specs, **named))
 
     def get_config(self) -> dict[str, Any]:
@@ -569,8 +576,10 @@ class Layer(config.Configurable):
                 output.mask = carried(output, to_spec(tag.sources[0]))
             elif tag.lost is None:
                 self._warn(
-                    f"the output of layer {self.path!r} ({type(self).__name__}) has no mask: one made inside was left behind by "
-                    f"arithmetic in its `call` ({tag.through!r}; the layer is called at {node.where}); define compute_mask, "
+                    f"the output of layer {self.path!r} ({type(self).__name__}) has no mask: one made inside was "
+                    "left behind by "
+                    f"arithmetic in its `call` ({tag.through!r}; the layer is called at {node.where}); define "
+                    "compute_mask, "
                     "compute with layers, or drop the mask (cornu.ops.drop_mask(x))",
                     "a mask handed on by a layer",
                 )
@@ -583,7 +592,8 @@ class Layer(config.Configurable):
 
     def _warn_lost(self, op_name: str, where: str | None) -> None:
         text = (
-            f"layer {self.path!r} ({type(self).__name__}) got an input with a mask and loses it in {op_name!r} (at {where}); take an "
+            f"layer {self.path!r} ({type(self).__name__}) got an input with a mask and loses it in {op_name!r} "
+            f"(at {where}); take an "
             "argument `mask` in call, define compute_mask, or pass cornu.ops.drop_mask(x)"
         )
         self._warn(text, "a layer that knows masks")
@@ -688,7 +698,8 @@ class Layer(config.Configurable):
                 return self._stated_output(args, kwargs)
             if _raised_by_a_library(error):
                 raise EngineError(
-                    f"layer {self.name!r} ({type(self).__name__}) calls a function that cannot infer shapes: {type(error).__name__}: "
+                    f"layer {self.name!r} ({type(self).__name__}) calls a function that cannot infer shapes: "
+                    f"{type(error).__name__}: "
                     f"{str(error).splitlines()[0][:200] if str(error) else ''}",
                     "a call written with cornu.ops",
                     "or say its shape: def compute_output_shape(self, input_shape)",
@@ -697,13 +708,21 @@ class Layer(config.Configurable):
 
     def _stated_output(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Specs of the shapes that the layer's own `compute_output_shape` gives."""
-        given = {k: v for k, v in self._by_name(args, kwargs).items() if not k.endswith("mask") and _is_structure_of_arrays(v)}
-        shapes = {name: tree.map_structure(lambda leaf: keras_shape(shape_of(leaf)), value) for name, value in given.items()}
+        given = {
+            k: v
+            for k, v in self._by_name(args, kwargs).items()
+            if not k.endswith("mask") and _is_structure_of_arrays(v)
+        }
+        shapes = {
+            name: tree.map_structure(lambda leaf: keras_shape(shape_of(leaf)), value) for name, value in given.items()
+        }
         parameters = list(inspect.signature(self.compute_output_shape).parameters)
         if len(parameters) == 1:
             shape = self.compute_output_shape(next(iter(shapes.values())))
         else:
-            shape = self.compute_output_shape(**{p: shapes[p.removesuffix("_shape")] for p in parameters if p.removesuffix("_shape") in shapes})
+            shape = self.compute_output_shape(
+                **{p: shapes[p.removesuffix("_shape")] for p in parameters if p.removesuffix("_shape") in shapes}
+            )
         known = [shape_of(leaf) for leaf in tree.leaves(given) if leaf is not None]
         stated = shapes_to_specs(shape, self.compute_dtype)
         return tree.map_structure(lambda spec: Spec(_with_sizes_of(spec.shape, known), spec.dtype), stated)
@@ -774,10 +793,14 @@ class Layer(config.Configurable):
         }
         if self._builds_by_calling():
             vars(self)["_called_with"] = {
-                name: tree.map_structure(lambda leaf: {"shape": keras_shape(shape_of(leaf)), "dtype": dtype_of(leaf)}, value)
+                name: tree.map_structure(
+                    lambda leaf: {"shape": keras_shape(shape_of(leaf)), "dtype": dtype_of(leaf)}, value
+                )
                 for name, value in arrays.items()
             }
-        self._build_with({n: tree.map_structure(lambda leaf: keras_shape(shape_of(leaf)), v) for n, v in arrays.items()})
+        self._build_with(
+            {n: tree.map_structure(lambda leaf: keras_shape(shape_of(leaf)), v) for n, v in arrays.items()}
+        )
 
     def _builds_by_calling(self) -> bool:
         """Whether the weights are made as `call` runs, for want of a `build` of its own."""
@@ -858,7 +881,8 @@ class Layer(config.Configurable):
         for layer in call.inner:
             if id(layer) not in known and layer is not self and layer.variables:
                 raise BuildError(
-                    f"layer {self.name!r} ({type(self).__name__}) calls layer {layer.name!r} ({type(layer).__name__}), which it does not hold: "
+                    f"layer {self.name!r} ({type(self).__name__}) calls layer {layer.name!r} "
+                    f"({type(layer).__name__}), which it does not hold: "
                     "its weights would be neither trained nor saved",
                     "layers made in __init__ or build and kept in an attribute (or a list, dict or object in one)",
                     f"keep it: self.{layer.name} = {type(layer).__name__}(...)",
@@ -910,7 +934,10 @@ class Layer(config.Configurable):
 
     def _alignment(self, args: Any, kwargs: Any, given: list[Any], found: list[Any]) -> list[list[int]]:
         """For each output the arguments whose masks hold for it; worked out on Specs, once for each set of shapes."""
-        key = tuple((shape_of(x), dtype_of(x), None if m is None else len(shape_of(m))) for x, m in zip(given, found, strict=True))
+        key = tuple(
+            (shape_of(x), dtype_of(x), None if m is None else len(shape_of(m)))
+            for x, m in zip(given, found, strict=True)
+        )
         known = vars(self).setdefault("_aligned", {})
         if key not in known:
             place = {id(mask): i for i, mask in enumerate(found) if mask is not None}
@@ -931,7 +958,9 @@ class Layer(config.Configurable):
                     layer._call_losses[:] = losses
             kept = [getattr(leaf, "mask", None) for leaf in tree.leaves(specs)]
             known[key] = [
-                [] if tag is None or tag.lost is not None else [place[id(source)] for source in tag.sources if id(source) in place]
+                []
+                if tag is None or tag.lost is not None
+                else [place[id(source)] for source in tag.sources if id(source) in place]
                 for tag in kept
             ]
         result: list[list[int]] = known[key]
@@ -948,8 +977,10 @@ class Layer(config.Configurable):
             leaf.mask = None
             if signature.mask_for and not any(kwargs.get(name) is not None for name in signature.mask_for.values()):
                 self._warn(
-                    f"layer {self.path!r} ({type(self).__name__}) gets no mask: its input had one, which arithmetic in a `call` "
-                    f"({tag.through!r}, before {user_line()}) leaves behind; pass it on (mask=...), compute with a layer, or drop it "
+                    f"layer {self.path!r} ({type(self).__name__}) gets no mask: its input had one, which "
+                    "arithmetic in a `call` "
+                    f"({tag.through!r}, before {user_line()}) leaves behind; pass it on (mask=...), compute with "
+                    "a layer, or drop it "
                     "(cornu.ops.drop_mask(x))",
                     "a mask handed on by hand",
                 )
@@ -980,7 +1011,8 @@ class Layer(config.Configurable):
         values = [*trainable_variables, *non_trainable_variables]
         if len(values) != len(own) + len(others):
             raise ShapeError(
-                f"stateless_call of {self.name!r} got {len(trainable_variables)} and {len(non_trainable_variables)} values",
+                f"stateless_call of {self.name!r} got {len(trainable_variables)} and "
+                f"{len(non_trainable_variables)} values",
                 f"{len(own)} and {len(others)}",
             )
         with context.bind([*own, *others], values) as scope:
@@ -1028,7 +1060,9 @@ class Layer(config.Configurable):
         own = [v for v in (*trainable, *frozen) if not v.is_seed]
         if len(store.keys()) != len(own):
             hint = "build the layer first (call it once)" if not own else None
-            raise ShapeError(f"layer {self.path!r} has {len(own)} variables, the file has {len(store.keys())}", "as many", hint)
+            raise ShapeError(
+                f"layer {self.path!r} has {len(own)} variables, the file has {len(store.keys())}", "as many", hint
+            )
         for i, variable in enumerate(own):
             variable.assign(np.asarray(store[str(i)]))
 
@@ -1067,7 +1101,18 @@ def _with_sizes_of(stated: tuple[Any, ...], known: list[tuple[Any, ...]]) -> tup
     return tuple(sizes)
 
 
-_INTERNAL = {"_calls", "_known", "_call_losses", "_arguments", "_in_call", "_own_trainable", "_own_frozen", "_build_shapes", "input_spec", "_aligned"}
+_INTERNAL = {
+    "_calls",
+    "_known",
+    "_call_losses",
+    "_arguments",
+    "_in_call",
+    "_own_trainable",
+    "_own_frozen",
+    "_build_shapes",
+    "input_spec",
+    "_aligned",
+}
 _INTERNAL |= {"optimizer", "_objective", "_cache", "_compile_arguments", "history"}  # a model's, for training
 
 
@@ -1081,7 +1126,11 @@ def _is_array(value: Any) -> bool:
 
 def _is_structure_of_arrays(value: Any) -> bool:
     leaves = tree.leaves(value)
-    return bool(leaves) and all(leaf is None or _is_array(leaf) for leaf in leaves) and not all(leaf is None for leaf in leaves)
+    return (
+        bool(leaves)
+        and all(leaf is None or _is_array(leaf) for leaf in leaves)
+        and not all(leaf is None for leaf in leaves)
+    )
 
 
 def _is_shape(value: Any) -> bool:
@@ -1114,5 +1163,3 @@ def shapes_to_specs(shape: Any, dtype: str) -> Any:
     if isinstance(shape, dict):
         return {key: shapes_to_specs(part, dtype) for key, part in shape.items()}
     return [shapes_to_specs(part, dtype) for part in shape]
-
-

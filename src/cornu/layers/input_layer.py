@@ -44,7 +44,9 @@ class InputLayer(Layer):
     ) -> None:
         super().__init__(name=name)
         if sparse or ragged or input_tensor is not None:
-            raise UnsupportedError("Input with sparse, ragged or tensor", "a dense input", "pad the rows and use a mask")
+            raise UnsupportedError(
+                "Input with sparse, ragged or tensor", "a dense input", "pad the rows and use a mask"
+            )
         if (shape is None) == (batch_shape is None):
             raise ArgumentError("Input got both or neither of shape and batch_shape", "Input(shape=(28, 28, 1))")
         if isinstance(shape, int):
@@ -73,7 +75,9 @@ class InputLayer(Layer):
             elif size is None:
                 size = BATCH if axis == 0 else Dim(f"{self.name}.{axis}")
             elif not isinstance(size, Dim) and (not hasattr(size, "__index__") or size < 0):
-                raise ArgumentError(f"Input got the size {size!r}", "a whole number, None, or a text that names an unknown")
+                raise ArgumentError(
+                    f"Input got the size {size!r}", "a whole number, None, or a text that names an unknown"
+                )
             sizes.append(size)
         spec = Spec(tuple(sizes), self._values_dtype)
         return record(self, (), {}, spec, []).outputs[0]
@@ -82,7 +86,8 @@ class InputLayer(Layer):
         """Its shape, dtype and name, as Keras writes them."""
         plain = [BATCH, *(Dim(f"{self.name}.{axis}") for axis in range(1, len(self.batch_shape)))]
         shape = tuple(
-            None if isinstance(size, Dim) and size == own else size for size, own in zip(self.batch_shape, plain, strict=True)
+            None if isinstance(size, Dim) and size == own else size
+            for size, own in zip(self.batch_shape, plain, strict=True)
         )
         found = {"batch_shape": shape, "dtype": self._values_dtype, "sparse": False, "ragged": False}
         return {**found, "name": self.name, **({"optional": True} if self.optional else {})}
@@ -102,7 +107,8 @@ def Input(
     """A symbolic tensor that stands for data.
 
     Args:
-        shape: sizes without the batch; `None` for an unknown one, or a text that names it (two inputs may share the name).
+        shape: sizes without the batch; `None` for an unknown one, or a text that names it (two inputs may share the
+            name).
         batch_size: the batch's size, if it is fixed.
         dtype: dtype of the data, by default the default float.
         sparse: not supported.

@@ -66,9 +66,7 @@ class Reshape(Layer):
     def __init__(self, target_shape: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         sizes = (target_shape,) if hasattr(target_shape, "__index__") else tuple(target_shape)
-        self.target_shape = tuple(
-            size if isinstance(size, Dim) or size is None else int(size) for size in sizes
-        )
+        self.target_shape = tuple(size if isinstance(size, Dim) or size is None else int(size) for size in sizes)
         numbers = [size for size in self.target_shape if isinstance(size, int)]
         if any(size < -1 for size in numbers) or numbers.count(-1) > 1:
             raise ArgumentError(f"Reshape got target_shape={sizes}", "sizes from 0 on, and at most one -1")

@@ -23,15 +23,17 @@ def clone_model(
 ) -> Model:
     """A model of the same architecture, with new layers and newly drawn weights.
 
-    What is shared in the model is shared in the clone: a layer called twice is one layer called twice, and a layer that a nested
-    model holds too is cloned once.
+    What is shared in the model is shared in the clone: a layer called twice is one layer called twice, and a layer
+    that a nested model holds too is cloned once.
 
     Args:
         model: a Functional or Sequential model; a compiled one is compiled again, with a new optimizer.
         input_tensors: symbolic tensors to build upon, in the structure of `model.input`; by default new inputs.
         clone_function: function `(layer) -> layer` that clones each layer but the inputs; by default by its config.
-        call_function: function `(operation, *args, **kwargs)` that makes each call of a graph; by default `operation(...)`.
-        recursive: whether `clone_function` and `call_function` go into nested models, instead of the former getting them whole.
+        call_function: function `(operation, *args, **kwargs)` that makes each call of a graph; by default
+            `operation(...)`.
+        recursive: whether `clone_function` and `call_function` go into nested models, instead of the former getting
+            them whole.
 
     Raises:
         UnsupportedError: for a subclassed model with a `call` of its own.
@@ -71,7 +73,9 @@ class _Cloner:
         recursive: whether `clone` and `call` go into nested models.
     """
 
-    def __init__(self, clone: Callable[[Layer], Layer] | None, call: Callable[..., Any] | None, recursive: bool) -> None:
+    def __init__(
+        self, clone: Callable[[Layer], Layer] | None, call: Callable[..., Any] | None, recursive: bool
+    ) -> None:
         self.clone = clone
         self.call = call
         self.recursive = recursive
@@ -113,7 +117,9 @@ class _Cloner:
         if given is not None:
             leaves = tree.leaves(given)
             if len(leaves) != 1:
-                raise ArgumentError(f"clone_model got {len(leaves)} tensors for the Sequential {model.name!r}", "one tensor")
+                raise ArgumentError(
+                    f"clone_model got {len(leaves)} tensors for the Sequential {model.name!r}", "one tensor"
+                )
             source = leaves[0]
             if type(source) is SymbolicTensor and not isinstance(source.node.operation, InputLayer):
                 source = InputLayer(batch_shape=source.shape, dtype=source.dtype)
@@ -125,14 +131,19 @@ class _Cloner:
     def _graph(self, model: Model, given: Any) -> Model:
         function = model._graph("clone")
         if given is None:
-            inputs = [type(t.node.operation).from_config(t.node.operation.get_config()).make() for t in function.flat_inputs]
+            inputs = [
+                type(t.node.operation).from_config(t.node.operation.get_config()).make() for t in function.flat_inputs
+            ]
             given = tree.pack(function.inputs, inputs)
         else:
             given = _fitting(given, function.inputs)
         inputs = tree.leaves(given)
         for tensor, new in zip(function.flat_inputs, inputs, strict=True):
             if type(new) is not SymbolicTensor:
-                raise ArgumentError(f"clone_model got {new!r:.60} ({type(new).__name__}) for the input {tensor.name!r}", "a symbolic tensor")
+                raise ArgumentError(
+                    f"clone_model got {new!r:.60} ({type(new).__name__}) for the input {tensor.name!r}",
+                    "a symbolic tensor",
+                )
 
         def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
             made = self.layer(operation)
@@ -148,7 +159,8 @@ def _fitting(given: Any, structure: Any) -> Any:
         return given[0]
     if not tree.same_structure(given, structure):
         raise ArgumentError(
-            f"clone_model got input_tensors in the structure {tree.structure(given)!r}", f"the model's own: {tree.structure(structure)!r}"
+            f"clone_model got input_tensors in the structure {tree.structure(given)!r}",
+            f"the model's own: {tree.structure(structure)!r}",
         )
     return given
 

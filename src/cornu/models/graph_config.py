@@ -16,7 +16,6 @@ from cornu.saving.op_names import arguments_of, is_op_config, op_config, op_of
 __all__ = ["functional_config", "functional_from_config"]
 
 
-
 def functional_config(model: Any) -> dict[str, Any]:
     """The graph of a model as Keras writes it: its layers and op nodes, each with the calls it makes."""
     outermost = _written.get() is None
@@ -48,7 +47,9 @@ def _config(model: Any) -> dict[str, Any]:
     function = model._graph("config")
     shared = _written.get() or {}
     plan = function.plan
-    nodes = sorted({id(n): n for n in (*plan.shown, *(t.node for t in plan.inputs))}.values(), key=lambda node: node.order)
+    nodes = sorted(
+        {id(n): n for n in (*plan.shown, *(t.node for t in plan.inputs))}.values(), key=lambda node: node.order
+    )
     names = _unique_names(plan.operations)
     place: dict[int, tuple[str, int]] = {}
     calls: dict[str, int] = {}
@@ -132,7 +133,9 @@ def _key_without_lists(key: Any) -> Any:
     """An index in which lists of places are arrays, so that a list in a file always stands for a tuple."""
     if isinstance(key, list):
         return np.asarray(key)
-    return tuple(np.asarray(part) if isinstance(part, list) else part for part in key) if isinstance(key, tuple) else key
+    return (
+        tuple(np.asarray(part) if isinstance(part, list) else part for part in key) if isinstance(key, tuple) else key
+    )
 
 
 def functional_from_config(cls: type, given: dict[str, Any]) -> Any:
@@ -203,7 +206,9 @@ def _call(made: Any, args: list[Any], kwargs: dict[str, Any]) -> Node:
         op, static = made
         if op.name == "einsum_of":
             args = [args]
-        if op.name == "get_item" and isinstance(args[1], list):  # files have no tuples; a list of places is an array there
+        if op.name == "get_item" and isinstance(
+            args[1], list
+        ):  # files have no tuples; a list of places is an array there
             args = [args[0], tuple(args[1])]
         produced = op(*args, **kwargs, **{key: value for key, value in static.items() if key not in kwargs})
     else:

@@ -1,7 +1,8 @@
 """`Model`: a layer that can be trained, saved and looked into.
 
-Three ways to make one: `Model(inputs, outputs)` from symbolic tensors (a `Functional`), `Sequential([...])`, or a subclass with `call`.
-A subclass may also be made from a graph: `MyModel(inputs, outputs)`, or `super().__init__(inputs, outputs)`.
+Three ways to make one: `Model(inputs, outputs)` from symbolic tensors (a `Functional`), `Sequential([...])`, or a
+subclass with `call`. A subclass may also be made from a graph: `MyModel(inputs, outputs)`, or
+`super().__init__(inputs, outputs)`.
 """
 
 import warnings
@@ -11,9 +12,9 @@ from cornu import saving
 from cornu.core import config, tree
 from cornu.core.errors import ArgumentError, BuildError, GraphError, MaskWarning, UnsupportedError, near_miss
 from cornu.core.family import deserialize_object
+from cornu.core.names import auto_name
 from cornu.graph.function import Function
 from cornu.graph.symbolic import Node, SymbolicTensor, aside
-from cornu.core.names import auto_name
 from cornu.layers._tracking import children
 from cornu.layers.base import Layer, _internal, shapes_to_specs
 from cornu.layers.input_layer import InputLayer
@@ -92,7 +93,8 @@ class Model(Trainer):
         """Run the graph; a subclass without a graph writes its own."""
         if self._function is None:
             raise UnsupportedError(
-                f"model {type(self).__name__} has no `call` and no graph", "call(self, inputs), or Model(inputs, outputs)"
+                f"model {type(self).__name__} has no `call` and no graph",
+                "call(self, inputs), or Model(inputs, outputs)",
             )
         return self._function(inputs, self._keep, mask)
 
@@ -105,7 +107,7 @@ class Model(Trainer):
         return super()._convert(argument)
 
     def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
-        """The masks of the outputs: those made in the graph, and those that come with the inputs and last until the outputs."""
+        """The masks of the outputs: those made in the graph, and those that come with the inputs and last."""
         return previous_mask if self._function is None else self._function.masks(inputs, previous_mask)
 
     def _has_mask_rule(self) -> bool:
@@ -140,7 +142,10 @@ class Model(Trainer):
 
     def _graph(self, what: str) -> Function:
         if self._function is None:
-            raise BuildError(f"model {self.name!r} has no graph, so its {what} is not defined", "a Functional or built Sequential model")
+            raise BuildError(
+                f"model {self.name!r} has no graph, so its {what} is not defined",
+                "a Functional or built Sequential model",
+            )
         return self._function
 
     @property
@@ -209,10 +214,15 @@ class Model(Trainer):
             if layer.name == name:
                 return layer
         names = [layer.name for layer in layers]
-        raise ArgumentError(f"{self.name!r} has no layer {name!r}{near_miss(str(name), names)}", f"one of {', '.join(names)}")
+        raise ArgumentError(
+            f"{self.name!r} has no layer {name!r}{near_miss(str(name), names)}", f"one of {', '.join(names)}"
+        )
 
     def tensors(self) -> dict[str, Any]:
-        """Every symbolic tensor of the graph by path; later calls of a shared layer have `@1`, `@2`, ... behind its name."""
+        """Every symbolic tensor of the graph by path; later calls of a shared layer have `@1`, `@2`, ...
+
+        behind its name.
+        """
         plan = self._graph("tensors").plan
         found: dict[str, Any] = {}
         for tensor in plan.inputs:
@@ -229,7 +239,9 @@ class Model(Trainer):
         """
         known = self.tensors()
         if path not in known:
-            raise ArgumentError(f"{self.name!r} has no tensor {path!r}{near_miss(path, known)}", f"one of {', '.join(known)}")
+            raise ArgumentError(
+                f"{self.name!r} has no tensor {path!r}{near_miss(path, known)}", f"one of {', '.join(known)}"
+            )
         found: SymbolicTensor = known[path]
         return found
 
@@ -285,7 +297,9 @@ class Model(Trainer):
         """The architecture as JSON text."""
         return saving.model_to_json(self, **kwargs)
 
-    def summary(self, line_length: int | None = None, print_fn: Any = None, expand_nested: bool = False, **kwargs: Any) -> None:
+    def summary(
+        self, line_length: int | None = None, print_fn: Any = None, expand_nested: bool = False, **kwargs: Any
+    ) -> None:
         """Print a table of the layers: names, output shapes, numbers of parameters."""
         print_summary(self, line_length=line_length, print_fn=print_fn, expand_nested=expand_nested, **kwargs)
 
@@ -304,7 +318,7 @@ class Functional(Model):
 
 
 def _from_inputs(function: Function) -> Function:
-    """A function that begins at `Input`s: where it begins inside a graph, the part of the graph is made once more behind new ones."""
+    """A function that begins at `Input`s; one that begins inside a graph is made once more behind new ones."""
     if all(isinstance(tensor.node.operation, InputLayer) for tensor in function.flat_inputs):
         return function
     taken = {node.operation.name for node in function.plan.shown}
@@ -315,7 +329,8 @@ def _from_inputs(function: Function) -> Function:
             continue
         if tensor.mask is not None:
             warnings.warn(
-                f"the model {function.owner!r} begins at {tensor.name!r}, which has a mask; the mask is not part of it: "
+                f"the model {function.owner!r} begins at {tensor.name!r}, which has a mask; the mask is not part "
+                "of it: "
                 "call it on values that carry one, or give it: model(x, mask=mask)",
                 MaskWarning,
                 stacklevel=4,
@@ -335,9 +350,7 @@ def _enter(found: dict[str, Any], path: str, node: Node) -> None:
 
 
 def _is_graph(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    if len(args) >= 2 or ("inputs" in kwargs and "outputs" in kwargs) or (len(args) == 1 and "outputs" in kwargs):
-        return True
-    return False
+    return len(args) >= 2 or ("outputs" in kwargs and (len(args) == 1 or "inputs" in kwargs))
 
 
 def _named(kwargs: dict[str, Any], rest: tuple[Any, ...]) -> dict[str, Any]:

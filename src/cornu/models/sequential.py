@@ -23,7 +23,8 @@ class Sequential(Model):
         trainable: whether its weights train.
         name: the model's name.
 
-    The graph is made as soon as the shape of the input is known: from an `Input`, from `build(shape)`, or at the first call.
+    The graph is made as soon as the shape of the input is known: from an `Input`, from `build(shape)`, or at the
+    first call.
 
     Example:
         >>> import cornu
@@ -33,6 +34,8 @@ class Sequential(Model):
     """
 
     _stack: list[Layer]
+    _names: set[str]
+    _marks: list[SymbolicTensor]  # the input, and the output of each layer
     _given_input: InputLayer | None
 
     def __init__(self, layers: Any = None, trainable: bool = True, name: str | None = None) -> None:
@@ -55,12 +58,18 @@ class Sequential(Model):
         if type(layer) is SymbolicTensor and isinstance(layer.node.operation, InputLayer):
             layer = layer.node.operation
         if not isinstance(layer, Layer):
-            raise DtypeError(f"Sequential got {layer!r:.60} ({type(layer).__name__})", "a layer", "wrap a function in Lambda")
+            raise DtypeError(
+                f"Sequential got {layer!r:.60} ({type(layer).__name__})", "a layer", "wrap a function in Lambda"
+            )
         if layer.name in self._names:
-            raise GraphError(f"Sequential {self.name!r} has two layers named {layer.name!r}", "a name of its own for each")
+            raise GraphError(
+                f"Sequential {self.name!r} has two layers named {layer.name!r}", "a name of its own for each"
+            )
         if isinstance(layer, InputLayer):
             if self._stack or self._given_input is not None:
-                raise GraphError(f"Sequential {self.name!r} got an Input after other layers", "at most one Input, first")
+                raise GraphError(
+                    f"Sequential {self.name!r} got an Input after other layers", "at most one Input, first"
+                )
             vars(self)["_given_input"] = layer
         else:
             if not self._stack and self._given_input is None and layer._batch_shape is not None:

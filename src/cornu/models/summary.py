@@ -64,7 +64,9 @@ def _rows(model: Any, indent: str, expand: bool, show_trainable: bool) -> list[l
             [f"{indent}{layer.name} ({type(layer).__name__})", "?", f"{_count(layer.weights):,}", ""]
             for layer in model._sublayers()
         ]
-    nodes = sorted({id(n): n for n in (*function.plan.nodes, *(t.node for t in function.plan.inputs))}.values(), key=_order)
+    nodes = sorted(
+        {id(n): n for n in (*function.plan.nodes, *(t.node for t in function.plan.inputs))}.values(), key=_order
+    )
     rows = []
     counted: set[int] = set()
     for node in nodes:

@@ -11,7 +11,17 @@ from cornu.core.spec import Spec
 from cornu.core.variable import Variable
 from cornu.ops import arithmetic as _a
 from cornu.ops import elementwise as _e
-from cornu.ops._declare import all_ops, dtype_of, host_array, interpreter_of, op, operator, primitive, shape_of, value_masks
+from cornu.ops._declare import (
+    all_ops,
+    dtype_of,
+    host_array,
+    interpreter_of,
+    op,
+    operator,
+    primitive,
+    shape_of,
+    value_masks,
+)
 
 __all__ = [
     "arange", "convert_to_numpy", "convert_to_tensor", "drop_mask", "dtype", "eye", "full", "full_like", "is_tensor",

@@ -15,7 +15,8 @@ from cornu.ops._rules import axes_of, axis_of, product
 
 __all__ = [
     "all", "any", "argmax", "argmin", "argsort", "count_nonzero", "cumprod", "cumsum", "cumulative_max",
-    "cumulative_prod", "cumulative_sum", "logsumexp", "max", "mean", "min", "prod", "sort", "std", "sum", "top_k", "var",
+    "cumulative_prod", "cumulative_sum", "logsumexp", "max", "mean", "min", "prod", "sort", "std", "sum", "top_k",
+    "var",
 ]  # fmt: skip
 
 _REDUCTION_ARGS = """

@@ -1,4 +1,7 @@
-"""Files: models and weights in Keras 3's formats. A file is data; the names in it are keys of a registry, never imports."""
+"""Files: models and weights in Keras 3's formats.
+
+A file is data; the names in it are keys of a registry, never imports.
+"""
 
 import contextlib
 import json
@@ -20,7 +23,9 @@ register_keras_serializable = register
 serialize_keras_object = serialize_object
 
 
-def deserialize_keras_object(config: Any, custom_objects: dict[str, Any] | None = None, safe_mode: bool = True, **kwargs: Any) -> Any:
+def deserialize_keras_object(
+    config: Any, custom_objects: dict[str, Any] | None = None, safe_mode: bool = True, **kwargs: Any
+) -> Any:
     """The object of a serialized form (`cornu.core.family.deserialize_object`)."""
     return deserialize_object(config, custom_objects)
 

@@ -25,7 +25,18 @@ __all__ = ["load_model", "load_weights", "save_model", "save_weights"]
 
 _CONFIG, _METADATA, _WEIGHTS, _ASSETS = "config.json", "metadata.json", "model.weights.h5", "assets"
 # What reading a damaged file may raise, beside errors that say so themselves.
-_DAMAGE = (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError, RuntimeError, EOFError, struct.error, zlib.error)
+_DAMAGE = (
+    OSError,
+    KeyError,
+    ValueError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    struct.error,
+    zlib.error,
+)
 # The version of Keras whose format this is.
 _KERAS_VERSION = "3.15.1"
 
@@ -49,7 +60,8 @@ def save_model(model: Any, filepath: Any, overwrite: bool = True, zipped: bool |
         zipped: only `True` (or `None`) is supported.
 
     Raises:
-        SavingError: if something could not be loaded again (a lambda, a class inside a function), or the file exists; then nothing is written.
+        SavingError: if something could not be loaded again (a lambda, a class inside a function), or the file exists;
+            then nothing is written.
     """
     path = Path(filepath)
     if path.suffix != ".keras" or zipped is False or kwargs:
@@ -60,7 +72,9 @@ def save_model(model: Any, filepath: Any, overwrite: bool = True, zipped: bool |
         )
     _may_write(path, overwrite)
     config = _json(_described(model))
-    metadata = _json({"keras_version": _KERAS_VERSION, "date_saved": datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S")})
+    metadata = _json(
+        {"keras_version": _KERAS_VERSION, "date_saved": datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S")}
+    )
     weights = _weights_bytes(model)
     members = {_METADATA: metadata.encode(), _CONFIG: config.encode(), _WEIGHTS: weights, **_assets_of(model)}
 
@@ -72,7 +86,9 @@ def save_model(model: Any, filepath: Any, overwrite: bool = True, zipped: bool |
     def verify(file: Any) -> None:
         with zipfile.ZipFile(file) as archive:
             if archive.testzip() is not None or archive.read(_WEIGHTS) != weights:
-                raise SavingError(f"{str(path)!r} does not read back as it was written", "a disk that keeps what it is given")
+                raise SavingError(
+                    f"{str(path)!r} does not read back as it was written", "a disk that keeps what it is given"
+                )
 
     _write_whole(path, write, verify)
 
@@ -103,7 +119,9 @@ def _load_assets(model: Any, assets: dict[str, bytes]) -> None:
             for name in [name for name in assets if name.startswith(start)]:
                 parts = name.removeprefix(start).split("/")
                 if any(part in ("", ".", "..") or "\\" in part or ":" in part for part in parts):
-                    raise SavingError(f"the file holds an asset of the name {name!r}", "names that stay in their folder")
+                    raise SavingError(
+                        f"the file holds an asset of the name {name!r}", "names that stay in their folder"
+                    )
                 target = Path(folder).joinpath(*parts)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(assets[name])
@@ -128,7 +146,9 @@ def _described(model: Any) -> dict[str, Any]:
 
 def _json(value: Any) -> str:
     def refuse(item: Any) -> Any:
-        raise SavingError(f"{item!r:.80} ({type(item).__name__}) cannot be written as JSON", "numbers, text, lists, dicts")
+        raise SavingError(
+            f"{item!r:.80} ({type(item).__name__}) cannot be written as JSON", "numbers, text, lists, dicts"
+        )
 
     return json.dumps(value, default=refuse)
 
@@ -152,7 +172,9 @@ def save_weights(model: Any, filepath: Any, overwrite: bool = True) -> None:
 
     def verify(file: Any) -> None:
         if file.read() != data:
-            raise SavingError(f"{str(path)!r} does not read back as it was written", "a disk that keeps what it is given")
+            raise SavingError(
+                f"{str(path)!r} does not read back as it was written", "a disk that keeps what it is given"
+            )
 
     _write_whole(path, lambda file: file.write(data), verify)
 
@@ -161,7 +183,9 @@ def _may_write(path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
         raise SavingError(f"{str(path)!r} exists", "a new path, or overwrite=True")
     if not path.parent.is_dir():
-        raise SavingError(f"the folder {str(path.parent)!r} is not there", "an existing folder", f"os.makedirs({str(path.parent)!r})")
+        raise SavingError(
+            f"the folder {str(path.parent)!r} is not there", "an existing folder", f"os.makedirs({str(path.parent)!r})"
+        )
 
 
 def _write_whole(path: Path, write: Callable[[Any], Any], verify: Callable[[Any], None]) -> None:
@@ -230,14 +254,18 @@ def _read_array(group: Any, key: str) -> np.ndarray:
         raise SavingError(f"the file's entry {group.name}/{key} points out of the file", "arrays in the file itself")
     dataset = group[key]
     if getattr(dataset, "external", None):
-        raise SavingError(f"the file's entry {group.name}/{key} keeps its data in another file", "arrays in the file itself")
+        raise SavingError(
+            f"the file's entry {group.name}/{key} keeps its data in another file", "arrays in the file itself"
+        )
     value = dataset[()]
     if dataset.attrs.get("dtype") == "bfloat16":
         return np.asarray(value).view(dtypes.numpy_dtype("bfloat16"))
     return np.asarray(value)
 
 
-def load_model(filepath: Any, custom_objects: dict[str, Any] | None = None, compile: bool = True, safe_mode: bool = True) -> Any:
+def load_model(
+    filepath: Any, custom_objects: dict[str, Any] | None = None, compile: bool = True, safe_mode: bool = True
+) -> Any:
     """The model of a `.keras` file, from Cornu or from Keras 3.
 
     Args:
@@ -268,7 +296,9 @@ def load_model(filepath: Any, custom_objects: dict[str, Any] | None = None, comp
         if isinstance(error, CornuError):
             raise
         missing = f"it has no member {error}" if isinstance(error, KeyError) else error
-        raise SavingError(f"{str(path)!r} is no whole .keras file: {missing}", "a file written by model.save") from error
+        raise SavingError(
+            f"{str(path)!r} is no whole .keras file: {missing}", "a file written by model.save"
+        ) from error
     before = dict(registry.scope)
     registry.scope.update(custom_objects or {})
     try:
@@ -297,13 +327,23 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     """A file of an archive; one that grows a hundredfold when it is unpacked is refused."""
     if info.file_size > 100 * info.compress_size + 2**20:
         raise SavingError(
-            f"the member {info.filename!r} would grow from {info.compress_size} to {info.file_size} bytes", "a file written by model.save"
+            f"the member {info.filename!r} would grow from {info.compress_size} to {info.file_size} bytes",
+            "a file written by model.save",
         )
     return archive.read(info)
 
 
 def _compile(model: Any, given: dict[str, Any]) -> None:
-    known = ("optimizer", "loss", "loss_weights", "metrics", "weighted_metrics", "run_eagerly", "steps_per_execution", "jit_compile")
+    known = (
+        "optimizer",
+        "loss",
+        "loss_weights",
+        "metrics",
+        "weighted_metrics",
+        "run_eagerly",
+        "steps_per_execution",
+        "jit_compile",
+    )
     model.compile_from_config({key: deserialize_object(value) for key, value in given.items() if key in known})
 
 
@@ -333,7 +373,9 @@ def load_weights(model: Any, filepath: Any, skip_mismatch: bool = False) -> None
     except CornuError:
         raise
     except (zipfile.BadZipFile, *_DAMAGE) as error:
-        raise SavingError(f"{str(path)!r} is no whole weights file: {error}", "a file written by save_weights") from error
+        raise SavingError(
+            f"{str(path)!r} is no whole weights file: {error}", "a file written by save_weights"
+        ) from error
 
 
 def _read_into(model: Any, file: Any, name: str, skip_mismatch: bool = False) -> None:
@@ -358,7 +400,9 @@ def _read_into(model: Any, file: Any, name: str, skip_mismatch: bool = False) ->
             raise ShapeError(
                 f"{item.name!r} has {len(wanted)} variables, the file {name!r} has {have} at {where!r}",
                 "a file of this model",
-                "build the model first (call it once)" if not wanted else "skip_mismatch=True leaves such layers as they are",
+                "build the model first (call it once)"
+                if not wanted
+                else "skip_mismatch=True leaves such layers as they are",
             )
         if _overrides_loading(item) or all(v.shape == store[str(i)].shape for i, v in enumerate(wanted)):
             ready.append((item, store))
@@ -367,7 +411,8 @@ def _read_into(model: Any, file: Any, name: str, skip_mismatch: bool = False) ->
         else:
             i, variable = next((i, v) for i, v in enumerate(wanted) if v.shape != store[str(i)].shape)
             raise ShapeError(
-                f"weight {variable.path!r} has shape {variable.shape}, the file {name!r} has {store[str(i)].shape} at {where}/{i}",
+                f"weight {variable.path!r} has shape {variable.shape}, the file {name!r} has "
+                f"{store[str(i)].shape} at {where}/{i}",
                 "a file of this model",
                 "skip_mismatch=True leaves such layers as they are",
             )

@@ -13,10 +13,12 @@ __all__ = ["arguments_of", "is_op_config", "op_config", "op_of"]
 # Where Keras keeps an op's class; all others are in `numpy`.
 _MODULES = {
     "nn": (
-        "adaptive_average_pool adaptive_max_pool average_pool binary_crossentropy categorical_crossentropy celu conv conv_transpose "
-        "depthwise_conv dot_product_attention elu gelu glu hard_shrink hard_sigmoid hard_silu hard_tanh leaky_relu log_sigmoid "
-        "log_softmax max_pool moments multi_hot normalize one_hot psnr relu relu6 selu separable_conv sigmoid silu soft_shrink softmax "
-        "softplus softsign sparse_categorical_crossentropy sparse_plus sparse_sigmoid sparsemax squareplus tanh_shrink threshold"
+        "adaptive_average_pool adaptive_max_pool average_pool binary_crossentropy categorical_crossentropy "
+        "celu conv conv_transpose depthwise_conv dot_product_attention elu gelu glu hard_shrink hard_sigmoid "
+        "hard_silu hard_tanh leaky_relu log_sigmoid log_softmax max_pool moments multi_hot normalize one_hot "
+        "psnr relu relu6 selu separable_conv sigmoid silu soft_shrink softmax softplus softsign "
+        "sparse_categorical_crossentropy sparse_plus sparse_sigmoid sparsemax squareplus tanh_shrink "
+        "threshold"
     ),
     "core": "cast saturate_cast scatter scatter_update slice slice_update stop_gradient unstack",
     "math": "erf erfc erfinv in_top_k logsumexp rsqrt segment_max segment_min segment_prod segment_sum top_k",
@@ -24,7 +26,14 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 # Ours -> Keras's, where the names differ; and static arguments that Keras's classes take in the call.
 _CLASSES = {"psnr": "PSNR", "einsum_of": "Einsum", "searchsorted": "SearchSorted"}
-_OURS = {"search_sorted": "searchsorted", "einsum": "einsum_of", "absolute": "abs", "amax": "max", "amin": "min", "true_divide": "divide"}
+_OURS = {
+    "search_sorted": "searchsorted",
+    "einsum": "einsum_of",
+    "absolute": "abs",
+    "amax": "max",
+    "amin": "min",
+    "true_divide": "divide",
+}
 _IN_CALL = {"get_item": ("key",)}
 # Ops of Cornu's own, which Keras does not know.
 _OWN = "cornu.ops"
@@ -91,8 +100,8 @@ def op_of(given: dict[str, Any]) -> tuple[Op, dict[str, Any]]:
     name = snake_case(given["class_name"])
     op = all_ops.get(_OURS.get(name, name))
     if op is None:
-        raise SavingError(f"the file holds the op {given['class_name']!r} of {given['module']}", "an op that Cornu knows")
+        raise SavingError(
+            f"the file holds the op {given['class_name']!r} of {given['module']}", "an op that Cornu knows"
+        )
     static = {key: deserialize_object(value) for key, value in given["config"].items() if key in op.names}
     return op, static
-
-

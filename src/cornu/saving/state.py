@@ -1,7 +1,7 @@
 """Where each variable of a model lies in a file: Keras's tree of attribute names.
 
-A layer's own variables are `<path>/vars/0, 1, ...`; the layers it holds lie under the names of the attributes that hold them, those in a
-list or dict under their class's name with a counter. A graph's layers lie under `layers`.
+A layer's own variables are `<path>/vars/0, 1, ...`; the layers it holds lie under the names of the attributes that
+hold them, those in a list or dict under their class's name with a counter. A graph's layers lie under `layers`.
 """
 
 import functools
@@ -18,7 +18,20 @@ from cornu.training.trainer import Trainer
 __all__ = ["walk"]
 
 _SAVEABLE = (Layer, Optimizer, Metric)
-_NEVER = {"_layers", "_stack", "_marks", "_made", "_given_input", "_function", "_objective", "_cache", "_compile_arguments", "history", "metrics", "loss"}
+_NEVER = {
+    "_layers",
+    "_stack",
+    "_marks",
+    "_made",
+    "_given_input",
+    "_function",
+    "_objective",
+    "_cache",
+    "_compile_arguments",
+    "history",
+    "metrics",
+    "loss",
+}
 
 
 @functools.cache
@@ -39,7 +52,9 @@ def _attributes(owner: Any) -> Iterator[tuple[str, Any]]:
     if graph_layers is not None:
         yield "layers", graph_layers
     skipped = _skipped(owner)
-    names = {name for name in vars(owner) if name not in skipped or (name == "optimizer" and isinstance(owner, Trainer))}
+    names = {
+        name for name in vars(owner) if name not in skipped or (name == "optimizer" and isinstance(owner, Trainer))
+    }
     names |= {
         name
         for cls in type(owner).__mro__
@@ -69,7 +84,9 @@ def walk(root: Any) -> Iterator[tuple[str, Any]]:
         else:
             children = _contained(path, item)
         pending.extend(
-            (where, value) for where, value in reversed(children) if isinstance(value, (*_SAVEABLE, list, tuple, dict, set))
+            (where, value)
+            for where, value in reversed(children)
+            if isinstance(value, (*_SAVEABLE, list, tuple, dict, set))
         )
 
 
@@ -108,7 +125,8 @@ def check_complete(root: Any, found: list[tuple[str, Any]]) -> None:
     lost = [v.path for v in root.weights if id(v) not in placed]
     if lost:
         raise SavingError(
-            f"the weights {', '.join(map(repr, lost[:5]))} have no place in the file: their layers are held neither by an attribute, nor by a list "
+            f"the weights {', '.join(map(repr, lost[:5]))} have no place in the file: their layers are held "
+            "neither by an attribute, nor by a list "
             "or dict in one",
             "layers in attributes, lists or dicts",
             "keep them in a list or dict attribute of the layer that uses them",

@@ -93,14 +93,14 @@ def explain(model: Any, engine: Any, batch: Any, number: int, trained: list[Vari
             origin = f"{way}{layer}, op {found.op.name!r}"
             shapes = [getattr(leaf, "shape", ()) for leaf in tree.leaves(found.arrays) if hasattr(leaf, "shape")]
             inputs = ", ".join(map(str, shapes))
-    error = NonFiniteError(
+    raised = NonFiniteError(
         f"training left the finite numbers at step {number}: first in {origin}",
         "finite losses and weights; the model keeps the last good weights",
         fix,
     )
     if place is None and inputs:
-        error.inputs = inputs
-    return error
+        raised.inputs = inputs
+    return raised
 
 
 def _first_bad_input(batch: Any) -> str | None:

@@ -243,10 +243,12 @@ class Objective:
                 row = int(np.argwhere(wrong)[0][0])
                 place = "y" if len(self.names) == 1 else f"y[{name!r}]" if isinstance(y, dict) else f"y[{i}]"
                 raise DataError(
-                    f"{place} holds the label {target[wrong][0]} (row {row} of the batch), which is out of range for the output "
+                    f"{place} holds the label {target[wrong][0]} (row {row} of the batch), which is out of range "
+                    "for the output "
                     f"{name!r} with {count} classes",
                     f"whole numbers from 0 to {count - 1}",
-                    f"count labels from 0, give the last layer a unit per class, or loss=SparseCategoricalCrossentropy(ignore_class={target[wrong][0]})",
+                    "count labels from 0, give the last layer a unit per class, or "
+                    f"loss=SparseCategoricalCrossentropy(ignore_class={target[wrong][0]})",
                 )
 
     def update(self, y: Any, y_pred: Any, sample_weight: Any) -> None:
@@ -316,7 +318,7 @@ def _metric(given: Any, loss: Any, target: Any, output: Any) -> Any:
     if isinstance(given, str) and given.lower() in ("accuracy", "acc", "crossentropy", "ce"):
         shape = shape_of(target) if target is not None else shape_of(output)
         made = _metrics.accuracy_for(shape, shape_of(output))
-        kind = made if isinstance(made, type) else type(made)
+        kind: Any = made if isinstance(made, type) else type(made)
         if given.lower() in ("crossentropy", "ce"):
             kind = _CROSSENTROPIES[kind.__name__]
             made = kind(from_logits=getattr(loss, "from_logits", False))

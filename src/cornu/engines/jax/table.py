@@ -127,7 +127,7 @@ def _scatter_nd(x: Any, indices: Any, updates: Any, mode: str) -> Any:
     if mode == "set":  # XLA leaves open which of equal positions wins; the last one does here.
         return _scatter_last(x, where, updates)
     at = jnp.asarray(x).at[where]
-    method = {"add": at.add, "max": at.max, "min": at.min, "mul": at.multiply}[mode]
+    method: Any = {"add": at.add, "max": at.max, "min": at.min, "mul": at.multiply}[mode]
     return method(updates, mode="drop")
 
 

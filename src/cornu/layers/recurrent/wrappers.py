@@ -277,7 +277,7 @@ def _by_row(layer: Any) -> bool:
 
 def _fixed_batch(layer: Any) -> bool:
     shape = getattr(layer, "batch_shape", None) or getattr(layer, "_batch_shape", None)
-    return bool(shape) and isinstance(shape[0], int)
+    return shape is not None and len(shape) > 0 and isinstance(shape[0], int)
 
 
 class TimeDistributed(Wrapper):
