@@ -82,9 +82,15 @@ def global_seed() -> int:
             _process.seed = secrets.randbits(32)
         count = _process.drawn
         _process.drawn += 1
-        # The first word marks this use of the seed; a generator of the same seed has its counter there.
-        key = np.array([0x5EED0000, _process.seed], np.uint32)
-        return int(_r.host_bits(_r.host_bits(key, 2) ^ np.array([0, count & 0xFFFFFFFF], np.uint32), 1)[0] >> 1)
+        return _mixed(_mixed(_process.seed) ^ count) >> 33
+
+
+def _mixed(value: int) -> int:
+    """The bits of a 64-bit number well mixed: SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    value = (value + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    return value ^ (value >> 31)
 
 
 def _checked_seed(seed: Any) -> int:

@@ -80,7 +80,7 @@ def test_wrong_structures():
             model(given)
     with pytest.raises(BindingError, match="dict with the keys"):
         difference(by_dict)([ONE, TWO])
-    with pytest.raises(ShapeError, match="'image'.*"):
+    with pytest.raises(ShapeError, match=r"'image'.*"):
         model([np.ones((4, 5)), TWO])
 
 

@@ -175,7 +175,7 @@ def test_a_subclassed_model_carries_masks_between_layers(engine):
 
 @pytest.mark.parametrize("kind", [Whole, Encoder])
 def test_arithmetic_between_layers_of_a_call_warns(kind):
-    with pytest.warns(MaskWarning, match="arithmetic.*multiply.*test_masks.py"):
+    with pytest.warns(MaskWarning, match=r"arithmetic.*multiply.*test_masks.py"):
         kind(arithmetic=True)(ids())
 
 
@@ -205,18 +205,18 @@ def test_lstm_behind_arithmetic(engine):
 def test_an_op_that_would_lose_it():
     y = embedding(name="words")(ids())
     for lose in (lambda t: ops.mean(t, axis=1), lambda t: ops.transpose(t, (1, 0, 2)), lambda t: ops.flip(t, axis=1)):
-        with pytest.raises(MaskError, match="'words'.*cornu.ops.*") as caught:
+        with pytest.raises(MaskError, match=r"'words'.*cornu.ops.*") as caught:
             lose(y)
         assert "drop_mask" in str(caught.value) and "test_masks.py" in str(caught.value)
         lose(ops.drop_mask(y))
     inner = cornu.Input((4, 3))
-    with pytest.raises(MaskError, match="cornu.ops.mean"):
+    with pytest.raises(MaskError, match=r"cornu\.ops\.mean"):
         cornu.Model(inner, ops.mean(inner, axis=1))(y)
 
 
 def test_a_layer_that_loses_it():
     y = embedding()(ids())
-    with pytest.warns(MaskWarning, match="'pooled'.*test_masks.py"):
+    with pytest.warns(MaskWarning, match=r"'pooled'.*test_masks.py"):
         Pooled(name="pooled")(y)
     cornu.set_strict(True)
     try:

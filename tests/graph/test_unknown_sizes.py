@@ -22,7 +22,8 @@ def computed():
 
 def expected(x):
     time = x.shape[1]
-    return [x.reshape(2, 2 * time, 2), np.arange(time), np.arange(time, dtype="float32")[None, :, None] + x, x[:, : time // 2]]
+    places = np.arange(time)
+    return [x.reshape(2, 2 * time, 2), places, places.astype("float32")[None, :, None] + x, x[:, : time // 2]]
 
 
 def test_computing_with_a_size(engine):
@@ -81,7 +82,7 @@ def test_named_sizes(engine):
     assert model.input_shape == [(None, None, 4), (None, None, 4)]
     for one in (model, cornu.Model.from_config(model.get_config()), cornu.models.clone_model(model)):
         assert one([np.ones((2, 3, 4)), np.ones((2, 3, 4))]).shape == (2, 3, 8)
-        with pytest.raises(ShapeError, match="'left'.*'right'(.|\n)*'time'"):
+        with pytest.raises(ShapeError, match=r"'left'.*'right'(.|\n)*'time'"):
             one([np.ones((2, 3, 4)), np.ones((2, 5, 4))])
     c = cornu.Input(("time", "time"), name="square")
     with pytest.raises(ShapeError, match="'time'"):
@@ -90,7 +91,7 @@ def test_named_sizes(engine):
 
 def test_rows_of_two_inputs_must_agree(engine):
     a, b = cornu.Input((4,), name="left"), cornu.Input((4,), name="right")
-    with pytest.raises(ShapeError, match="'left' has size 2(.|\n)*'right' has size 3"):
+    with pytest.raises(ShapeError, match=r"'left' has size 2(.|\n)*'right' has size 3"):
         cornu.Model([a, b], [a, b])([np.ones((2, 4)), np.ones((3, 4))])
 
 

@@ -745,6 +745,7 @@ flat("unravel_index", np.array([5, 11, 0], np.int32), shape=(3, 4))
 
 # Ops whose records are in files of their own: random numbers and loops.
 COVERED_ELSEWHERE = {
+    "cornu.graph.masks": "tests/graph/test_masks.py",
     "cornu.ops.random": "tests/ops/test_random_ops.py",
     "cornu.ops.control": "tests/ops/test_control.py",
     "cornu.ops.nn": "tests/ops/test_nn.py",

@@ -17,7 +17,11 @@ HERE = __file__
 def _two_inputs():
     left, right = Input((4,), name="left"), Input((3,), name="right")
     joined = layers.Concatenate(name="joined")([left, right])
-    model = Model({"left": left, "right": right}, {"head": layers.Dense(2, name="head")(joined), "tail": layers.Dense(1, name="tail")(joined)}, name="pair")
+    model = Model(
+        {"left": left, "right": right},
+        {"head": layers.Dense(2, name="head")(joined), "tail": layers.Dense(1, name="tail")(joined)},
+        name="pair",
+    )
     return model
 
 
@@ -295,9 +299,24 @@ MISTAKES = [
     (concat, errors.ShapeError, ValueError, ["'joined'", "left", "right", "(batch, 4, 2)", "(batch, 4, 3)", "axis 2"]),
     (missing_input, errors.BindingError, ValueError, ["'pair'", "without 'right'", "['left', 'right']"]),
     (extra_input, errors.BindingError, ValueError, ["'pair'", "'third'", "['left', 'right']", "leave out"]),
-    (misspelt_input, errors.BindingError, ValueError, ["'pair'", "'rihgt'", "did you mean 'right'", "['left', 'right']"]),
-    (misspelt_loss, errors.BindingError, ValueError, ["compile", "loss", "'haed'", "did you mean 'head'", "head, tail"]),
-    (misspelt_metric, errors.BindingError, ValueError, ["compile", "metrics", "'tial'", "did you mean 'tail'", "head, tail"]),
+    (
+        misspelt_input,
+        errors.BindingError,
+        ValueError,
+        ["'pair'", "'rihgt'", "did you mean 'right'", "['left', 'right']"],
+    ),
+    (
+        misspelt_loss,
+        errors.BindingError,
+        ValueError,
+        ["compile", "loss", "'haed'", "did you mean 'head'", "head, tail"],
+    ),
+    (
+        misspelt_metric,
+        errors.BindingError,
+        ValueError,
+        ["compile", "metrics", "'tial'", "did you mean 'tail'", "head, tail"],
+    ),
     (misspelt_target, errors.BindingError, ValueError, ["y", "'haed'", "did you mean 'head'", "head, tail"]),
     (list_for_names, errors.BindingError, ValueError, ["y is a list", "dict with the keys head, tail"]),
     (count_unbuilt, errors.BuildError, ValueError, ["'head'", "not built", "Input"]),
@@ -322,7 +341,12 @@ MISTAKES = [
     (loss_name, errors.ArgumentError, ValueError, ["loss", "'mean_sqared_error'", "did you mean 'mean_squared_error'"]),
     (metric_name, errors.ArgumentError, ValueError, ["metric", "'acuracy'", "did you mean 'accuracy'"]),
     (activation_name, errors.ArgumentError, ValueError, ["activation", "'rleu'", "did you mean 'relu'"]),
-    (initializer_name, errors.ArgumentError, ValueError, ["initializer", "'glorot_unifrom'", "did you mean 'glorot_uniform'"]),
+    (
+        initializer_name,
+        errors.ArgumentError,
+        ValueError,
+        ["initializer", "'glorot_unifrom'", "did you mean 'glorot_uniform'"],
+    ),
     (layer_keyword, errors.ArgumentError, ValueError, ["Dense", "'activaton'", "did you mean 'activation'", "units"]),
     (set_weights, errors.ShapeError, ValueError, ["'scores/kernel'", "(4, 2)", "(4, 3)"]),
     (set_too_few_weights, errors.ShapeError, ValueError, ["'small'", "1 array", "2 weights", "scores/kernel (4, 3)"]),
@@ -339,8 +363,18 @@ MISTAKES = [
     (unknown_engine, errors.EngineError, RuntimeError, ["'jaxx'", "did you mean 'jax'", "numpy"]),
     (two_layers_of_a_name, errors.GraphError, ValueError, ["'twins'", "'same'", "name="]),
     (number_for_a_layer, errors.DtypeError, TypeError, ["Sequential", "3", "a layer"]),
-    (layer_inside_call, errors.BuildError, ValueError, ["'careless'", "'lost'", "neither trained nor saved", "self.lost"]),
-    (unknown_shape_weight, errors.ArgumentError, ValueError, ["'head'", "sequence", "last size is unknown", "Input(shape="]),
+    (
+        layer_inside_call,
+        errors.BuildError,
+        ValueError,
+        ["'careless'", "'lost'", "neither trained nor saved", "self.lost"],
+    ),
+    (
+        unknown_shape_weight,
+        errors.ArgumentError,
+        ValueError,
+        ["'head'", "sequence", "last size is unknown", "Input(shape="],
+    ),
     (wrong_metric_argument, errors.ArgumentError, ValueError, ["metric", "3"]),
     (callback_class, errors.ArgumentError, ValueError, ["EarlyStopping", "EarlyStopping(...)"]),
     (monitored_name, errors.BindingError, ValueError, ["EarlyStopping", "'val_los'", "loss"]),

@@ -68,7 +68,9 @@ def test_twenty_steps_give_the_same_losses():
         model = model_and_seed()
         losses = []
         note = callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: losses.append(logs["loss"]))  # noqa: B023
-        found = model.fit(X, Y, batch_size=8, epochs=4, verbose=0, engine=engine, callbacks=[note], validation_data=(X, Y))
+        found = model.fit(
+            X, Y, batch_size=8, epochs=4, verbose=0, engine=engine, callbacks=[note], validation_data=(X, Y)
+        )
         curves.append([*losses, *found.history["val_loss"]])
         weights.append(model.get_weights())
     assert len(curves[0]) == 24
@@ -81,7 +83,9 @@ def test_an_engine_may_take_over_in_the_middle():
     alone, shared = model_and_seed(), None
     whole = alone.fit(X, Y, batch_size=8, epochs=2, verbose=0, shuffle=False, engine="numpy").history["loss"]
     shared = model_and_seed()
-    halves = [shared.fit(X, Y, batch_size=8, verbose=0, shuffle=False, engine=engine).history["loss"][0] for engine in ENGINES]
+    halves = [
+        shared.fit(X, Y, batch_size=8, verbose=0, shuffle=False, engine=engine).history["loss"][0] for engine in ENGINES
+    ]
     np.testing.assert_allclose(halves, whole, rtol=1e-4)
 
 

@@ -53,7 +53,9 @@ def test_the_order_of_dicts_does_not_matter():
         found.append(_history(model, turn(PAIR[0]), turn(PAIR[1]), sample_weight=turn(weights)))
     assert found[0] == found[1]
     assert list(found[0]) == ["loss", "kind_loss", "sum_loss", "kind_accuracy", "sum_mae"]
-    np.testing.assert_allclose(found[0]["loss"][0], 0.5 * found[0]["sum_loss"][0] + 2 * found[0]["kind_loss"][0], rtol=1e-5)
+    np.testing.assert_allclose(
+        found[0]["loss"][0], 0.5 * found[0]["sum_loss"][0] + 2 * found[0]["kind_loss"][0], rtol=1e-5
+    )
 
 
 def test_weights_of_rows_and_classes_by_output():
@@ -119,8 +121,12 @@ def test_every_source_of_the_same_batches_trains_the_same(engine):
     for name, losses in found.items():
         np.testing.assert_allclose(losses, found["arrays"], rtol=1e-6, err_msg=name)
     np.testing.assert_allclose(model.evaluate(Batches(), verbose=0), model.evaluate(X, Y, verbose=0), rtol=1e-5)
-    np.testing.assert_allclose(model.predict(Batches(), verbose=0), model.predict(X, verbose=0, batch_size=20), rtol=1e-5)
-    np.testing.assert_allclose(model.predict(_forever(), steps=2, verbose=0), model.predict(X[:8], verbose=0), rtol=1e-5)
+    np.testing.assert_allclose(
+        model.predict(Batches(), verbose=0), model.predict(X, verbose=0, batch_size=20), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        model.predict(_forever(), steps=2, verbose=0), model.predict(X[:8], verbose=0), rtol=1e-5
+    )
 
 
 def test_validation():
@@ -128,7 +134,16 @@ def test_validation():
     found = _history(model, X, Y, epochs=4, validation_split=0.25, validation_freq=2)
     assert len(found["loss"]) == 4 and len(found["val_loss"]) == len(found["val_mae"]) == 2
     np.testing.assert_allclose(found["val_loss"][-1], model.evaluate(X[15:], Y[15:], verbose=0)[0], rtol=1e-5)
-    found = _history(model, X, Y, epochs=5, validation_data=(X, Y), validation_freq=[1, 4], validation_steps=1, validation_batch_size=5)
+    found = _history(
+        model,
+        X,
+        Y,
+        epochs=5,
+        validation_data=(X, Y),
+        validation_freq=[1, 4],
+        validation_steps=1,
+        validation_batch_size=5,
+    )
     assert len(found["val_loss"]) == 2
     found = _history(model, X, Y, validation_data=Batches())
     np.testing.assert_allclose(found["val_loss"][0], model.evaluate(X, Y, verbose=0)[0], rtol=1e-5)
@@ -184,7 +199,9 @@ def test_the_learning_rate_is_heard_between_steps(engine):
     np.testing.assert_allclose(found, [0.05, 0.05, 0.025, 0.0125])
     model = small(engine=engine)  # at rate 0 nothing moves
     before = model.get_weights()[0]
-    still = callbacks.LambdaCallback(on_train_batch_begin=lambda batch, logs: setattr(model.optimizer, "learning_rate", 0.0))
+    still = callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: setattr(model.optimizer, "learning_rate", 0.0)
+    )
     model.fit(X, Y, verbose=0, callbacks=[still])
     np.testing.assert_array_equal(model.get_weights()[0], before)
 
@@ -217,9 +234,13 @@ def test_callbacks_may_read_assign_and_freeze_between_batches(engine):
                 inner.bias.trainable = False
 
         def on_train_batch_end(self, batch, logs=None):
-            seen.append((inner.kernel.numpy(), inner.bias.numpy(), model.get_layer("outer").kernel.numpy(), float(logs["loss"])))
+            seen.append(
+                (inner.kernel.numpy(), inner.bias.numpy(), model.get_layer("outer").kernel.numpy(), float(logs["loss"]))
+            )
 
-    model.fit(np.tile(X, (2, 1))[:28], np.tile(Y, (2, 1))[:28], batch_size=4, verbose=0, shuffle=False, callbacks=[Hand()])
+    model.fit(
+        np.tile(X, (2, 1))[:28], np.tile(Y, (2, 1))[:28], batch_size=4, verbose=0, shuffle=False, callbacks=[Hand()]
+    )
     kernels = [one[0] for one in seen]
     assert np.abs(kernels[1] - 0.5).max() < 0.1 and np.abs(kernels[0] - 0.5).max() > 0.1
     np.testing.assert_array_equal(kernels[1], kernels[2])

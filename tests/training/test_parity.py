@@ -21,7 +21,10 @@ def mlp(k):
     hidden = k.layers.Dense(4, activation="relu", activity_regularizer=k.regularizers.L2(0.01), name="hidden")(both)
     return k.Model(
         {"a": a, "b": b},
-        {"kind": k.layers.Dense(3, activation="softmax", name="x1")(hidden), "amount": k.layers.Dense(1, name="x2")(hidden)},
+        {
+            "kind": k.layers.Dense(3, activation="softmax", name="x1")(hidden),
+            "amount": k.layers.Dense(1, name="x2")(hidden),
+        },
     )
 
 
@@ -55,7 +58,9 @@ def lists(k):
 X = {"a": _draw(ROWS, 5), "b": _draw(ROWS, 5, seed=1)}
 Y = {"amount": _draw(ROWS, 1, seed=2), "kind": np.arange(ROWS) % 3}
 WEIGHTS = {"kind": np.linspace(0, 2, ROWS).astype("float32"), "amount": np.linspace(1, 0.5, ROWS).astype("float32")}
-TOKENS = np.where(np.arange(7) < 2 + np.arange(ROWS)[:, None] % 6, 1 + (np.arange(ROWS * 7).reshape(ROWS, 7) * 5) % 8, 0)
+TOKENS = np.where(
+    np.arange(7) < 2 + np.arange(ROWS)[:, None] % 6, 1 + (np.arange(ROWS * 7).reshape(ROWS, 7) * 5) % 8, 0
+)
 MLP = {
     "loss": {"amount": "mse", "kind": "sparse_categorical_crossentropy"},
     "loss_weights": {"kind": 0.3, "amount": 2.0},
@@ -105,7 +110,9 @@ def test_two_epochs_of_fit_are_keras_s(name):
     start = judge.get_weights()
     compiled = {**compiled, "loss": _from_logits(keras, compiled["loss"], make)}
     if name not in ("mlp, momentum", "cnn"):  # full batches only, for the sake of time
-        x, y, given = cornu.core.tree.map_structure(lambda part: part[:16] if isinstance(part, np.ndarray) else part, (x, y, given))
+        x, y, given = cornu.core.tree.map_structure(
+            lambda part: part[:16] if isinstance(part, np.ndarray) else part, (x, y, given)
+        )
     judge.compile(optimizer(keras), **compiled)
     want = judge.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0, **given).history
     scores = judge.evaluate(x, y, batch_size=8, verbose=0, return_dict=True)
@@ -120,7 +127,9 @@ def test_two_epochs_of_fit_are_keras_s(name):
         for ours, theirs in zip(model.weights, judge.weights, strict=True):
             np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-4, atol=2e-5, err_msg=ours.path)
         _same(model.evaluate(x, y, batch_size=8, verbose=0, return_dict=True, engine=engine), scores)
-        np.testing.assert_allclose(model.evaluate(x, y, batch_size=8, verbose=0, engine=engine), listed, rtol=2e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            model.evaluate(x, y, batch_size=8, verbose=0, engine=engine), listed, rtol=2e-4, atol=1e-5
+        )
 
 
 def _from_logits(k, loss, make):
@@ -153,7 +162,17 @@ def test_one_batch_is_keras_s():
     np.testing.assert_allclose(model.predict_on_batch(X)["kind"], judge.predict_on_batch(X)["kind"], rtol=1e-4)
 
 
-NAMES = ["mse", "mae", "MeanSquaredError", "mean_squared_error", "accuracy", "acc", "AUC", "binary_crossentropy", "cosine_similarity"]
+NAMES = [
+    "mse",
+    "mae",
+    "MeanSquaredError",
+    "mean_squared_error",
+    "accuracy",
+    "acc",
+    "AUC",
+    "binary_crossentropy",
+    "cosine_similarity",
+]
 
 
 def _own_metric(y_true, y_pred):
@@ -164,7 +183,13 @@ def test_metrics_are_logged_under_keras_s_names():
     def make(k):
         x = k.Input((3,))
         model = k.Model(x, k.layers.Dense(1, activation="sigmoid", name="out")(x))
-        metrics = [*NAMES, _own_metric, k.metrics.Precision(), k.metrics.MeanAbsoluteError(name="mine"), k.metrics.mean_squared_error]
+        metrics = [
+            *NAMES,
+            _own_metric,
+            k.metrics.Precision(),
+            k.metrics.MeanAbsoluteError(name="mine"),
+            k.metrics.mean_squared_error,
+        ]
         model.compile("sgd", k.losses.BinaryCrossentropy(), metrics=metrics, weighted_metrics=["mae", "mape"])
         return model
 

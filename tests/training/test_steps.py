@@ -96,7 +96,13 @@ class OwnLoss(Model):
 def test_each_way_to_write_a_step_trains_as_the_house_s_own(kind):
     def run(engine, kind=kind):
         model = kind(*graph())
-        given = {"loss": "mse", "metrics": ["mae"]} if kind in (ByGuide, Model) else {"metrics": ["mae"]} if kind is OwnLoss else {}
+        given = (
+            {"loss": "mse", "metrics": ["mae"]}
+            if kind in (ByGuide, Model)
+            else {"metrics": ["mae"]}
+            if kind is OwnLoss
+            else {}
+        )
         model.compile(optimizers.Adam(0.02), **given, engine=engine)
         found = model.fit(X, Y, batch_size=5, epochs=3, verbose=0, shuffle=False).history
         assert set(found) == {"loss", "mae"}
@@ -203,7 +209,7 @@ def test_a_loop_by_hand_is_fit():
 def test_what_a_step_holds_outside_the_model_trains_too(engine):
     """A variable in a closure, and an optimizer in a dict: their state goes on from step to step, and callbacks can set it."""
     scale = cornu.Variable(np.float32(1.0), name="scale")
-    held = {"optimizer": optimizers.SGD(0.1, momentum=0.5)}
+    held = {"optimizer": optimizers.SGD(0.001, momentum=0.5)}
 
     class Odd(Model):
         def train_step(self, data):
@@ -225,7 +231,9 @@ def test_what_a_step_holds_outside_the_model_trains_too(engine):
         if batch == 3:
             scale.assign(7.0)
 
-    found = model.fit(X, Y, batch_size=4, verbose=0, callbacks=[cornu.callbacks.LambdaCallback(on_train_batch_end=hand)])
+    found = model.fit(
+        X, Y, batch_size=4, verbose=0, callbacks=[cornu.callbacks.LambdaCallback(on_train_batch_end=hand)]
+    )
     assert len(set(scales)) == 5 and int(held["optimizer"].iterations) == 5
     assert scales[4] > 3 and float(scale) == pytest.approx(found.history["scale"][0])
     model.fit(X, Y, batch_size=4, verbose=0)

@@ -5,6 +5,7 @@ statement enrols the class under its name; making an object remembers the argume
 a decorator nor `get_config`.
 """
 
+import functools
 import inspect
 from abc import ABCMeta
 from collections.abc import Callable
@@ -31,7 +32,7 @@ class _Remembering(ABCMeta):
         given = map_structure(_same, (args, kwargs))  # as they are now: a list may grow in `__init__`
         made.__init__(*args, **kwargs)
         object.__setattr__(made, "_arguments", given)
-        if not _init_owner(cls).__module__.startswith("cornu."):
+        if not _init_owner(cls).__module__.startswith(("cornu.", "builtins")):
             object.__setattr__(made, "_kept_as_given", made._attributes_that_hold_arguments(args, kwargs))
         made._after_init(extra)
         return made
@@ -149,6 +150,7 @@ def _is_as(value: Any, before: Any) -> bool:
     return len(now) == len(then) and all(a is b for a, b in zip(now, then, strict=True))
 
 
+@functools.cache
 def _init_signature(cls: type) -> inspect.Signature:
     return inspect.signature(cls.__init__)  # type: ignore[misc]
 

@@ -108,6 +108,12 @@ def _also_in_keras_2_order(add_weight: Callable[..., Variable]) -> Callable[...,
     return add
 
 
+@functools.cache
+def _build_parameters(cls: type) -> list[str]:
+    """The names of what `build` of a layer class takes."""
+    return [name for name in inspect.signature(cls.build).parameters if name != "self"]  # type: ignore[attr-defined]
+
+
 class Layer(config.Configurable):
     """Base of all layers.
 
@@ -809,7 +815,7 @@ class Layer(config.Configurable):
     def _build_with(self, shapes: dict[str, Any]) -> None:
         """Call `build` with the shapes it asks for."""
         if not self._builds_by_calling():
-            parameters = [p for p in inspect.signature(type(self).build).parameters if p != "self"]
+            parameters = _build_parameters(type(self))
             if len(parameters) == 1 and not (parameters[0].endswith("_shape") and parameters[0][:-6] in shapes):
                 first = next(iter(shapes.values()), None)
                 chosen: dict[str, Any] = {parameters[0]: first}
@@ -859,7 +865,7 @@ class Layer(config.Configurable):
         try:
             vars(self)["_building"] = True
             if type(self).build is not Layer.build:
-                parameters = [p for p in inspect.signature(type(self).build).parameters if p != "self"]
+                parameters = _build_parameters(type(self))
                 values = [_tuples(shape) for shape in shapes.values()]
                 if len(parameters) == 1:
                     self.build(values[0])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cornu.core import tree
-from cornu.core.errors import ArgumentError
+from cornu.core.errors import ArgumentError, BuildError
 from cornu.ops.creation import convert_to_numpy
 from cornu.training import guard
 from cornu.training.data import Source
@@ -18,6 +18,8 @@ __all__ = ["Logs", "Runner"]
 
 # How many steps may be in flight before the oldest is asked whether it was finite.
 _IN_FLIGHT = 8
+# How often a step may meet variables it was not given.
+_TRIES = 5
 
 
 class Logs(Mapping[str, Any]):
@@ -91,12 +93,18 @@ class Runner:
 
     def _run(self, compiled: Callable[..., Any], call: Callable[[Any], Any]) -> Any:
         """A compiled step's answer; variables that it meets late join the state, and it runs again."""
-        while True:
+        for _ in range(_TRIES):
             try:
                 return call(compiled(self.engine, list(self.state.variables)))
             except Late as late:
                 self.model._late().extend(late.variables)
                 self.state.add(late.variables)
+                paths = ", ".join(repr(variable.path) for variable in late.variables)
+        raise BuildError(
+            f"a step of model {self.model.name!r} makes the variables {paths} anew each time it runs, and they are kept",
+            "variables that are made once",
+            "make them in __init__ or build",
+        )
 
     def _in_order(self, logs: Any) -> dict[str, Any]:
         """Logs in the order of the metrics (engines may reorder dicts)."""
@@ -127,8 +135,7 @@ class Runner:
     def settle(self) -> None:
         """Ask all steps in flight whether they were finite."""
         if self._flight:
-            number, alive, batch = self._flight[-1]
-            if bool(convert_to_numpy(alive)):
+            if bool(convert_to_numpy(self._flight[-1][1])):
                 self._flight.clear()
             else:
                 self._settle(len(self._flight))

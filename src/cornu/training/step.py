@@ -5,6 +5,7 @@
 """
 
 import contextlib
+import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -37,11 +38,18 @@ class Late(Exception):
 
 
 def _check_known(scope: context.Bindings, variables: list[Variable]) -> None:
-    """Refuse to go on without a variable that the step read or assigned."""
+    """Refuse to go on without a variable that the step read or assigned, and that somebody still holds (others were the step's own)."""
     known = {id(variable) for variable in variables}
-    late = {key: variable for key, variable in (*scope.missed.items(), *scope.assigned.items()) if key not in known}
-    if late:
-        raise Late(list(late.values()))
+    late = {key: weakref.ref(v) for found in (scope.missed, scope.assigned) for key, v in found.items() if key not in known}
+    if not late:
+        return
+    for key in late:
+        scope.missed.pop(key, None)
+        scope.assigned.pop(key, None)
+    alive = [variable for reference in late.values() if (variable := reference()) is not None]
+    if alive:
+        raise Late(alive)
+
 
 
 def note_loss(loss: Any) -> None:
