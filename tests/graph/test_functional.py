@@ -122,7 +122,7 @@ def test_both_calls_of_a_shared_layer_and_any_op_can_be_cut():
         np.testing.assert_allclose(part.predict(x, verbose=0), wanted, rtol=1e-5, atol=1e-5)
         assert not part.weights or part.weights[0] is model.weights[0]
     with pytest.raises(BuildError, match="called 2 times"):
-        model.get_layer("shared").output
+        _ = model.get_layer("shared").output
     with pytest.raises(ArgumentError, match="did you mean 'shared@1'"):
         model.get_tensor("shard@1")
 

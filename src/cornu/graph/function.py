@@ -29,7 +29,8 @@ class Function:
         owner: the name of the model, for messages.
 
     Raises:
-        GraphError: if something is no symbolic tensor, an input is named twice, or an output does not follow from the inputs.
+        GraphError: if something is no symbolic tensor, an input is named twice, or an output does not follow from
+            the inputs.
     """
 
     def __init__(self, inputs: Any, outputs: Any, owner: str = "model") -> None:
@@ -122,7 +123,8 @@ class Function:
                         f"{self.owner!r} got {_kind(have)}{count} as {place}",
                         f"a list of {len(want)}: {', '.join(t.node.name for t in tree.leaves(want))}",
                     )
-                pending.extend((w, h, f"{place}[{i}]") for i, (w, h) in reversed(list(enumerate(zip(want, have, strict=True)))))
+                pairs = list(enumerate(zip(want, have, strict=True)))
+                pending.extend((w, h, f"{place}[{i}]") for i, (w, h) in reversed(pairs))
             else:
                 found.append(have)
         return found
@@ -187,7 +189,9 @@ class Function:
         if len(have) != len(want):
             hint = "add the batch axis: x[None]" if len(have) == len(want) - 1 else None
             raise ShapeError(
-                f"input {tensor.name!r} of {self.owner!r} got shape {shape_text(have)}", f"shape {shape_text(want)}", hint
+                f"input {tensor.name!r} of {self.owner!r} got shape {shape_text(have)}",
+                f"shape {shape_text(want)}",
+                hint,
             )
         for axis, (w, h) in enumerate(zip(want, have, strict=True)):
             if not isinstance(w, Dim) and not isinstance(h, Dim) and w != h:
@@ -248,7 +252,8 @@ class Function:
         if way.for_masks is None:
             return None
         with aside():
-            found = way.for_masks.run([*self.prepared(self.bind(values)), *(mask for mask in given if mask is not None)])
+            ready = [*self.prepared(self.bind(values)), *(mask for mask in given if mask is not None)]
+            found = way.for_masks.run(ready)
         rest = iter(found)
         return tree.pack(self.outputs, [next(rest) if masked else None for masked in way.masked])
 

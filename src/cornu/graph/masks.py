@@ -1,8 +1,9 @@
 """Masks that travel with values, explicitly.
 
-In a graph a mask is a symbolic tensor beside the tensor it belongs to, computed by ordinary nodes. While shapes are inferred it is
-a `Tag` on a Spec, which every primitive carries on or loses by the rule below. For an engine's own values it is
-kept beside them in a table, for as long as the value lives.
+In a graph a mask is a symbolic tensor beside the tensor it belongs to, computed by ordinary nodes. While shapes are
+inferred it is a `Tag` on a Spec, which every primitive carries on or loses by the rule below. For an engine's own
+values it is kept beside them in a table, for as long as the value lives; there it goes from layer to layer (a value's own
+arithmetic knows nothing of it, and a layer that would have needed it says so while shapes are inferred).
 
 A mask `(batch, time)` says of each `(batch, time, ...)` position whether it counts.
 """
@@ -73,7 +74,8 @@ def set_mask(value: Any, mask: Any) -> None:
     if mask is None:
         return
     if type(value) is Spec:
-        tag = mask.mask if type(mask) is Spec else None  # of what stands for another mask, or of what the mask is made from
+        # The tag of what stands for another mask, or of what the mask is made from.
+        tag = mask.mask if type(mask) is Spec else None
         value.mask = Tag(tag.sources if tag is not None and tag.lost is None and tag.through is None else (mask,))
         return
     key = id(value)

@@ -146,7 +146,9 @@ class Plan:
                 known[id(tensor)] = value
 
     def replay(
-        self, values: list[SymbolicTensor], call: Callable[..., Any] = lambda operation, *args, **kwargs: operation(*args, **kwargs)
+        self,
+        values: list[SymbolicTensor],
+        call: Callable[..., Any] = lambda operation, *args, **kwargs: operation(*args, **kwargs),
     ) -> list[Any]:
         """The graph made once more, on other symbolic tensors, whose masks travel anew.
 
@@ -176,7 +178,7 @@ def _order(node: Node) -> int:
 def _visit(
     outputs: list[SymbolicTensor], given: set[int], parents: Callable[[Node], list[SymbolicTensor]]
 ) -> tuple[list[Node], list[Node], dict[int, int]]:
-    """The nodes behind the outputs, children after parents; those of them to run; and the order in which operations are first met."""
+    """The nodes behind the outputs, children after parents; those to run; and in which order operations are first met."""
     finished: list[Node] = []
     run: list[Node] = []
     state: dict[int, str] = {}
@@ -223,7 +225,7 @@ def _by_depth(finished: list[Node], indices: dict[int, int]) -> list[Any]:
 
 
 def _paths(nodes: list[Node]) -> dict[int, str]:
-    """A path for each node: a layer's name, or an op's name, with `@1`, `@2` for later calls; layers' names go first."""
+    """A path for each node: its layer's or op's name, with `@1`, `@2` for later calls; layers' names go first."""
     counts: dict[str, int] = {}
     paths: dict[int, str] = {}
     for node in sorted(nodes, key=lambda node: node.is_op):
@@ -258,7 +260,8 @@ def _check(node: Node, sizes: Mapping[str, Size]) -> None:
             require_equal(have, want, what)
         elif have != want:
             names = " and ".join(size.expression for size in (a, b) if isinstance(size, Dim))
-            raise ShapeError(f"{what}: {have} and {want} differ", f"equal sizes ({names} must agree{', or be 1' if what is BROADCAST else ''})")
+            or_one = ", or be 1" if what is BROADCAST else ""
+            raise ShapeError(f"{what}: {have} and {want} differ", f"equal sizes ({names} must agree{or_one})")
 
 
 def solve_name(size: Dim) -> str | None:

@@ -37,8 +37,6 @@ class Sequential(Model):
     _names: set[str]
     _marks: list[SymbolicTensor]  # the input, and the output of each layer
     _given_input: InputLayer | None
-    _names: set[str]
-    _marks: list[Any]
 
     def __init__(self, layers: Any = None, trainable: bool = True, name: str | None = None) -> None:
         Layer.__init__(self, trainable=trainable, name=name)

@@ -101,7 +101,7 @@ class Runner:
                 self.state.add(late.variables)
                 paths = ", ".join(repr(variable.path) for variable in late.variables)
         raise BuildError(
-            f"a step of model {self.model.name!r} makes the variables {paths} anew each time it runs, and they are kept",
+            f"a step of model {self.model.name!r} makes the variables {paths} anew each time and keeps them",
             "variables that are made once",
             "make them in __init__ or build",
         )

@@ -38,9 +38,11 @@ class Late(Exception):
 
 
 def _check_known(scope: context.Bindings, variables: list[Variable]) -> None:
-    """Refuse to go on without a variable that the step read or assigned, and that somebody still holds (others were the step's own)."""
+    """Refuse to go on without a variable that the step read or assigned; one that nobody holds any more was the step's own."""
     known = {id(variable) for variable in variables}
-    late = {key: weakref.ref(v) for found in (scope.missed, scope.assigned) for key, v in found.items() if key not in known}
+    met = (*scope.missed.items(), *scope.assigned.items())
+    late = {key: weakref.ref(variable) for key, variable in met if key not in known}
+    del met
     if not late:
         return
     for key in late:
