@@ -178,7 +178,7 @@ def _order(node: Node) -> int:
 def _visit(
     outputs: list[SymbolicTensor], given: set[int], parents: Callable[[Node], list[SymbolicTensor]]
 ) -> tuple[list[Node], list[Node], dict[int, int]]:
-    """The nodes behind the outputs, children after parents; those to run; and in which order operations are first met."""
+    """The nodes behind the outputs, children after parents; those to run; and the order operations are first met in."""
     finished: list[Node] = []
     run: list[Node] = []
     state: dict[int, str] = {}

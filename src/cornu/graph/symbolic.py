@@ -102,8 +102,8 @@ class Node:
     """
 
     __slots__ = (
-        "__weakref__", "along", "args", "constraints", "given", "implied", "kwargs", "name", "operation", "order", "outputs",
-        "parents", "structure", "where",
+        "__weakref__", "along", "args", "constraints", "given", "implied", "kwargs", "name", "operation", "order",
+        "outputs", "parents", "structure", "where",
     )  # fmt: skip
 
     def __init__(
