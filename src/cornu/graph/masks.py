@@ -2,8 +2,8 @@
 
 In a graph a mask is a symbolic tensor beside the tensor it belongs to, computed by ordinary nodes. While shapes are
 inferred it is a `Tag` on a Spec, which every primitive carries on or loses by the rule below. For an engine's own
-values it is kept beside them in a table, for as long as the value lives; there it goes from layer to layer (a value's own
-arithmetic knows nothing of it, and a layer that would have needed it says so while shapes are inferred).
+values it is kept beside them in a table, for as long as the value lives; there it goes from layer to layer (a value's
+own arithmetic knows nothing of it, and a layer that would have needed it says so while shapes are inferred).
 
 A mask `(batch, time)` says of each `(batch, time, ...)` position whether it counts.
 """

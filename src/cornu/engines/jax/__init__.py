@@ -157,7 +157,9 @@ class JaxEngine(Engine):
 
     def copy(self, value: Any) -> Any:
         """The array again, copied on its device (without compiling anything, as `jnp.copy` would)."""
-        return jnp.array(value, copy=True)  # not device_put: it ties the copy to a device, and `jit` would compile twice
+        return jnp.array(
+            value, copy=True
+        )  # not device_put: it ties the copy to a device, and `jit` would compile twice
 
     def feed(self, value: Any) -> Any:
         """Host arrays as they are: `jax.jit` takes them over faster than `jnp.asarray` does."""
