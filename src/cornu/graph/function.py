@@ -131,9 +131,7 @@ class Function:
 
     def prepared(self, values: list[Any]) -> list[Any]:
         """Bound values checked against the inputs: rank, sizes and dtype."""
-        return [
-            self._prepare(tensor, value) for tensor, value in zip(self.flat_inputs, values, strict=True)
-        ]
+        return [self._prepare(tensor, value) for tensor, value in zip(self.flat_inputs, values, strict=True)]
 
     def _prepare(self, tensor: SymbolicTensor, value: Any) -> Any:
         if value is None:

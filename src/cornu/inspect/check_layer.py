@@ -19,8 +19,9 @@ from cornu.core.spec import Spec
 from cornu.core.variable import Variable
 from cornu.engines import registry as engines
 from cornu.graph.symbolic import SymbolicTensor
+from cornu.layers._arguments import signature_of
 from cornu.layers._clock import clock
-from cornu.layers.base import Layer, signature_of
+from cornu.layers.base import Layer
 from cornu.layers.input_layer import Input
 from cornu.models import Model
 from cornu.ops import arithmetic as _a

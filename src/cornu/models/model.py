@@ -15,8 +15,10 @@ from cornu.core.family import deserialize_object
 from cornu.core.names import auto_name
 from cornu.graph.function import Function
 from cornu.graph.symbolic import Node, SymbolicTensor, aside
+from cornu.layers._arguments import shapes_to_specs
 from cornu.layers._tracking import children
-from cornu.layers.base import Layer, _internal, shapes_to_specs
+from cornu.layers._weights import internal
+from cornu.layers.base import Layer
 from cornu.layers.input_layer import InputLayer
 from cornu.models.graph_config import functional_config, functional_from_config
 from cornu.models.summary import print_summary
@@ -123,7 +125,7 @@ class Model(Trainer):
     def _children(self) -> list[Any]:
         if self._function is None:
             return super()._children()
-        own = children(self, (Layer,), lambda name: name in ("_function", "_layers") or _internal(name))
+        own = children(self, (Layer,), lambda name: name in ("_function", "_layers") or internal(name))
         held = {id(layer) for layer in self._layers}
         return [*self._layers, *(item for item in own if id(item) not in held)]
 

@@ -7,7 +7,8 @@ from cornu.core.dims import keras_shape
 from cornu.core.errors import ArgumentError, DtypeError, GraphError
 from cornu.graph.function import Function
 from cornu.graph.symbolic import SymbolicTensor
-from cornu.layers.base import Layer, structure_version
+from cornu.layers._weights import structure_version
+from cornu.layers.base import Layer
 from cornu.layers.input_layer import InputLayer
 from cornu.models.model import Model
 from cornu.ops._declare import dtype_of, shape_of

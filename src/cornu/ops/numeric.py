@@ -478,7 +478,7 @@ def isin(x1: Spec, x2: Spec, assume_unique=False, invert=False) -> Spec:
 
 
 @op(family="indexing")
-def select(condlist: list[Spec], choicelist: list[Spec], default: Spec | None = 0) -> Spec:  # type: ignore[assignment]
+def select(condlist: list[Spec], choicelist: list[Spec], default: Spec | None = 0) -> Any:  # type: ignore[assignment]
     """For each element, the choice whose condition is the first to hold.
 
     Args:

@@ -51,7 +51,12 @@ class _Watch:
         for part in result if isinstance(result, (tuple, list)) else (result,):
             self._origins[id(part)] = (part, path)
         # Constants such as the -inf of a masked softmax come in as arguments; only what an op makes itself counts.
-        if op.is_primitive and op.family not in ("creation", "movement", "control") and _bad(result) and not _bad(arrays):
+        if (
+            op.is_primitive
+            and op.family not in ("creation", "movement", "control")
+            and _bad(result)
+            and not _bad(arrays)
+        ):
             raise _Found(op, path, arrays)
 
     def backward(self, op: Op, result: Any, gradient: Any, share: Any) -> None:
@@ -76,7 +81,9 @@ def explain(model: Any, engine: Any, batch: Any, number: int, trained: list[Vari
         the error to raise.
     """
     try:  # labels that came as an engine's values could not be looked at before
-        model._check_values(tree.map_structure(lambda leaf: None if leaf is None else np.asarray(convert_to_numpy(leaf)), batch))
+        model._check_values(
+            tree.map_structure(lambda leaf: None if leaf is None else np.asarray(convert_to_numpy(leaf)), batch)
+        )
     except DataError as error:
         return error
     place, inputs = _first_bad_input(batch), None

@@ -1,4 +1,5 @@
-"""The loop: it feeds batches to a compiled step, keeps the callbacks and the progress informed, and never waits for the engine
+"""The loop: it feeds batches to a compiled step, keeps the callbacks and the progress informed, and never waits for
+the engine
 unless somebody reads a value."""
 
 from collections import deque
@@ -110,7 +111,9 @@ class Runner:
         """Logs in the order of the metrics (engines may reorder dicts)."""
         if not isinstance(logs, Mapping):
             got = type(logs).__name__
-            raise ArgumentError(f"a step of model {self.model.name!r} gave {got}", "a dict of logs by name", "return {'loss': loss}")
+            raise ArgumentError(
+                f"a step of model {self.model.name!r} gave {got}", "a dict of logs by name", "return {'loss': loss}"
+            )
         if len(logs) < 2:
             return dict(logs)
         if self._names is None:
@@ -144,7 +147,9 @@ class Runner:
         """One step of evaluation."""
         self.model._check_values(batch)
         batch = self.to_engine(batch)
-        changed, logs = self._run(self.model._compiled_test, lambda step: step(self.state.values, np.int32(number), batch))
+        changed, logs = self._run(
+            self.model._compiled_test, lambda step: step(self.state.values, np.int32(number), batch)
+        )
         for place, value in changed.items():
             self.state.values[place] = value
         return self._in_order(logs)

@@ -62,7 +62,10 @@ class Objective:
                     get(name)
                 elif name is not None and not isinstance(name, (str, dict)) and not callable(name):
                     what = "loss" if given is loss else "metrics"
-                    raise ArgumentError(f"compile got {name!r:.60} as one of {what}", "a name, an object, or a function (y_true, y_pred)")
+                    raise ArgumentError(
+                        f"compile got {name!r:.60} as one of {what}",
+                        "a name, an object, or a function (y_true, y_pred)",
+                    )
         self.built = False
         self.names: list[str] = []
         self.losses: list[Any] = []
@@ -141,7 +144,9 @@ class Objective:
             return list(given)
         if count > 1 and not broadcast:
             if not lists:
-                raise BindingError(f"compile got one value as {what} for {count} outputs", f"a dict with keys {self.names}")
+                raise BindingError(
+                    f"compile got one value as {what} for {count} outputs", f"a dict with keys {self.names}"
+                )
             raise BindingError(
                 f"compile got {what} {given!r} for {count} outputs", f"a dict with keys among {', '.join(self.names)}"
             )
@@ -186,7 +191,9 @@ class Objective:
             )
         leaves = tree.leaves(y) if isinstance(y, (list, tuple)) else [y]
         if len(leaves) != count:
-            raise BindingError(f"{what} holds {len(leaves)} arrays for {count} outputs", f"one for each of {', '.join(self.names)}")
+            raise BindingError(
+                f"{what} holds {len(leaves)} arrays for {count} outputs", f"one for each of {', '.join(self.names)}"
+            )
         return leaves
 
     def sample_weights(self, sample_weight: Any, y_pred: Any) -> list[Any]:
@@ -199,7 +206,9 @@ class Objective:
         """The weighted sum of the outputs' losses, `None` if no output has one. Each output's own is noted."""
         if y is None and any(one is not None for one in self.losses):
             raise BindingError(
-                "there is a loss and no y", "targets, for the loss given to compile", "fit(x, y), or compile without a loss"
+                "there is a loss and no y",
+                "targets, for the loss given to compile",
+                "fit(x, y), or compile without a loss",
             )
         outputs = tree.leaves(y_pred)
         targets = self.targets(y, y_pred)
@@ -230,8 +239,15 @@ class Objective:
         """
         if y is None or not any(self.classes):
             return
-        for i, (name, target, limits) in enumerate(zip(self.names, self.targets(y, self.structure), self.classes, strict=True)):
-            if limits is None or not isinstance(target, np.ndarray) or target.dtype.kind not in "iuf" or not target.size:
+        for i, (name, target, limits) in enumerate(
+            zip(self.names, self.targets(y, self.structure), self.classes, strict=True)
+        ):
+            if (
+                limits is None
+                or not isinstance(target, np.ndarray)
+                or target.dtype.kind not in "iuf"
+                or not target.size
+            ):
                 continue
             count, ignored = limits
             wrong = (target < 0) | (target >= count)

@@ -1,7 +1,8 @@
 """One pure step of training, and the state it carries from one step to the next.
 
-`train_step`, `test_step` and `predict_step` are written with variables that are read and assigned. Here each becomes a pure function
-`(values, step number, batch) -> (values, logs, finite)`, by binding the variables to values; the engine compiles it whole.
+`train_step`, `test_step` and `predict_step` are written with variables that are read and assigned. Here each becomes
+a pure function `(values, step number, batch) -> (values, logs, finite)`, by binding the variables to values; the
+engine compiles it whole.
 """
 
 import contextlib
@@ -51,7 +52,6 @@ def _check_known(scope: context.Bindings, variables: list[Variable]) -> None:
     alive = [variable for reference in late.values() if (variable := reference()) is not None]
     if alive:
         raise Late(alive)
-
 
 
 def note_loss(loss: Any) -> None:
@@ -141,8 +141,9 @@ def train_step(
         guarded: the weights that must stay finite; `None` to watch nothing.
 
     Returns:
-        function `(values, number, alive, batch) -> (values, logs, alive)`, which raises `Late` if a variable is missing. A step whose loss or new weights are not finite changes
-        nothing, and neither does any after it (`alive` is false from then on).
+        function `(values, number, alive, batch) -> (values, logs, alive)`, which raises `Late` if a variable is
+        missing. A step whose loss or new weights are not finite changes nothing, and neither does any after it
+        (`alive` is false from then on).
     """
     watched = None if guarded is None else {id(variable) for variable in guarded}
 
@@ -177,8 +178,8 @@ def forward_step(method: Callable[[Any], Any], variables: list[Variable]) -> Cal
         variables: all variables it may read or assign.
 
     Returns:
-        function `(values, number, batch) -> (changed, result)`, where `changed` maps places in `values` to new values. It raises `Late`
-        if a variable is missing.
+        function `(values, number, batch) -> (changed, result)`, where `changed` maps places in `values` to new
+        values. It raises `Late` if a variable is missing.
     """
     place = {id(variable): i for i, variable in enumerate(variables)}
 

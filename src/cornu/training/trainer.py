@@ -15,7 +15,8 @@ from cornu.core.variable import Variable, read_all
 from cornu.engines import registry as engines
 from cornu.graph import masks
 from cornu.layers._tracking import children
-from cornu.layers.base import Layer, structure_version
+from cornu.layers._weights import structure_version
+from cornu.layers.base import Layer
 from cornu.metrics import Metric
 from cornu.ops import arithmetic as _a
 from cornu.ops import elementwise as _e
@@ -88,7 +89,8 @@ class Trainer(Layer):
             jit_compile: kept for Keras's sake; `run_eagerly` decides.
             auto_scale_loss: whether the loss is scaled under `mixed_float16`.
             engine: the engine for `fit`, `evaluate` and `predict`, unless they name one.
-            stop_on_nonfinite: whether training stops, on the last good weights, when the loss or a weight is not finite.
+            stop_on_nonfinite: whether training stops, on the last good weights, when the loss or a weight is not
+                finite.
         """
         optimizer = optimizers.get(optimizer)
         if auto_scale_loss and self.dtype_policy.name == "mixed_float16":
@@ -217,7 +219,8 @@ class Trainer(Layer):
             total = penalty if total is None else _a.add(total, penalty)
         if total is None:
             raise BuildError(
-                f"model {self.name!r} has no loss", "a loss in compile, add_loss in a layer, or compute_loss of your own"
+                f"model {self.name!r} has no loss",
+                "a loss in compile, add_loss in a layer, or compute_loss of your own",
             )
         return total
 
@@ -379,7 +382,9 @@ class Trainer(Layer):
         with context.use_engine(engine):
             try:
                 with context.abstract(), context.bind([], []):
-                    specs = tree.map_structure(lambda leaf: None if leaf is None else to_spec(leaf), (x, y, sample_weight))
+                    specs = tree.map_structure(
+                        lambda leaf: None if leaf is None else to_spec(leaf), (x, y, sample_weight)
+                    )
                     y_pred = self(specs[0], training=True)
                     if objective and self._objective is not None:
                         self._bind_objective(specs[1], y_pred)
@@ -427,7 +432,8 @@ class Trainer(Layer):
         """Train.
 
         Args:
-            x: inputs: arrays in the structure of the model's inputs, or a source of batches (`PyDataset`, generator, loader).
+            x: inputs: arrays in the structure of the model's inputs, or a source of batches (`PyDataset`, generator,
+                loader).
             y: targets, by output name where there are several.
             batch_size: rows per step, 32 by default.
             epochs: passes over the data.
@@ -484,8 +490,10 @@ class Trainer(Layer):
                 self.reset_metrics()
                 hooks.on_epoch_begin(epoch)
                 logs = self._train_epoch(runner, source, epoch, steps_per_epoch, hooks)
-                due = epoch + 1 in validation_freq if isinstance(validation_freq, (list, tuple)) else (
-                    (epoch + 1) % validation_freq == 0
+                due = (
+                    epoch + 1 in validation_freq
+                    if isinstance(validation_freq, (list, tuple))
+                    else ((epoch + 1) % validation_freq == 0)
                 )
                 if validation is not None and due:
                     found = runner.evaluate(validation, validation_steps, hooks)
@@ -541,7 +549,9 @@ class Trainer(Layer):
         state = State(self._all_variables(), chosen)
         total = steps or source.num_batches
         shown = 1 if verbose == "auto" else verbose
-        hooks = CallbackList(callbacks, model=self, add_history=False, add_progbar=shown != 0, verbose=shown, epochs=1, steps=total)
+        hooks = CallbackList(
+            callbacks, model=self, add_history=False, add_progbar=shown != 0, verbose=shown, epochs=1, steps=total
+        )
         with state.held():
             logs = Runner(self, chosen, state).evaluate(source, steps, hooks)
         if not logs:
@@ -580,7 +590,9 @@ class Trainer(Layer):
             self._prepare(chosen, source.peek(), objective=False)
         shown = 1 if verbose == "auto" else verbose
         total = steps or source.num_batches
-        hooks = CallbackList(callbacks, model=self, add_history=False, add_progbar=shown != 0, verbose=shown, epochs=1, steps=total)
+        hooks = CallbackList(
+            callbacks, model=self, add_history=False, add_progbar=shown != 0, verbose=shown, epochs=1, steps=total
+        )
         variables = self.variables
         parts: list[Any] = []
         with context.use_engine(chosen):
@@ -712,7 +724,9 @@ def _validation_source(data: Any, batch_size: int | None, steps: int | None) -> 
 
 
 def _metrics_of(layer: Layer) -> list[Metric]:
-    own = children(layer, (Layer, Metric, Objective), lambda name: name in ("_objective", "_cache", "_compile_arguments", "history"))
+    own = children(
+        layer,
+        (Layer, Metric, Objective),
+        lambda name: name in ("_objective", "_cache", "_compile_arguments", "history"),
+    )
     return [item for item in own if isinstance(item, Metric)]
-
-

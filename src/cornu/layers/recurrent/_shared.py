@@ -16,9 +16,10 @@ from cornu.core.dims import Dim
 from cornu.core.errors import UnsupportedError
 from cornu.core.variable import Variable, read_all
 from cornu.initializers import Initializer
+from cornu.layers._arguments import signature_of
 from cornu.layers._clock import clock, layer_key
 from cornu.layers._context import Call, call_in_force, current
-from cornu.layers.base import Layer, signature_of
+from cornu.layers.base import Layer
 from cornu.ops import random
 from cornu.ops.control import unrolled_scan
 

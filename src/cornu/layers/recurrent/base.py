@@ -10,7 +10,8 @@ from cornu.core.errors import ArgumentError, BuildError, DtypeError, ShapeError
 from cornu.core.spec import Spec
 from cornu.core.variable import Variable
 from cornu.engines.registry import engine
-from cornu.layers.base import InputSpec, Layer, shapes_to_specs, signature_of
+from cornu.layers._arguments import shapes_to_specs, signature_of
+from cornu.layers.base import InputSpec, Layer
 from cornu.layers.recurrent._shared import build_inside, fresh, swapped, walk
 from cornu.layers.recurrent.cells import GRUCell, LSTMCell, RecurrentCell, SimpleRNNCell, one_noise
 from cornu.ops._declare import dtype_of, shape_of, to_spec

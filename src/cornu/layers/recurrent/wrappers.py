@@ -7,7 +7,8 @@ from cornu.core import tree
 from cornu.core.config import one_of
 from cornu.core.dims import is_known, shape_text
 from cornu.core.errors import ArgumentError, ShapeError
-from cornu.layers.base import InputSpec, Layer, signature_of
+from cornu.layers._arguments import signature_of
+from cornu.layers.base import InputSpec, Layer
 from cornu.layers.recurrent._shared import build_inside, fresh, swapped, walk
 from cornu.ops._declare import shape_of
 from cornu.ops._rules import require_equal
