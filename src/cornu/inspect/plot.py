@@ -72,7 +72,7 @@ def _layout(
     Within a row the places are ordered by what feeds them.
     """
     plan = model._function.plan
-    nodes = sorted({id(n): n for n in (*plan.nodes, *(t.node for t in plan.inputs))}.values(), key=lambda n: n.order)
+    nodes = sorted({id(n): n for n in (*plan.shown, *(t.node for t in plan.inputs))}.values(), key=lambda n: n.order)
     uses: dict[int, int] = {}
     for node in nodes:
         uses[id(node.operation)] = uses.get(id(node.operation), 0) + (0 if node.is_op else 1)

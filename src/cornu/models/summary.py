@@ -65,7 +65,7 @@ def _rows(model: Any, indent: str, expand: bool, show_trainable: bool) -> list[l
             for layer in model._sublayers()
         ]
     nodes = sorted(
-        {id(n): n for n in (*function.plan.nodes, *(t.node for t in function.plan.inputs))}.values(), key=_order
+        {id(n): n for n in (*function.plan.shown, *(t.node for t in function.plan.inputs))}.values(), key=_order
     )
     rows = []
     counted: set[int] = set()

@@ -1,1 +1,1 @@
-"""Training: one pure step for all engines (`step`), one loop that feeds it (`loop`), and what users call (`trainer`)."""
+"""Training: one pure step for all engines (`step`), one loop to feed it (`loop`), and what users call (`trainer`)."""

@@ -278,7 +278,7 @@ class Objective:
                 metric.update_state(target, output, sample_weight=row_weight)
 
     def all(self) -> tuple[list[tuple[str, Any]], list[tuple[str, Any]]]:
-        """Every metric with the name it is logged under: those that come before a model's own, and those after (Keras's order)."""
+        """Every metric with the name it is logged under: those before the model's own, those after (Keras's order)."""
         first = [("loss", self.loss_tracker)]
         first += [(tracker.name, tracker) for tracker in self.output_trackers if tracker is not None]
         given = [(name, metric) for group in self.metrics for name, metric, _ in group]

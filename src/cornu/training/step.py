@@ -39,7 +39,7 @@ class Late(Exception):
 
 
 def _check_known(scope: context.Bindings, variables: list[Variable]) -> None:
-    """Refuse to go on without a variable that the step read or assigned; one that nobody holds any more was the step's own."""
+    """Refuse to go on without a variable that the step read or assigned; one nobody holds any more was its own."""
     known = {id(variable) for variable in variables}
     met = (*scope.missed.items(), *scope.assigned.items())
     late = {key: weakref.ref(variable) for key, variable in met if key not in known}

@@ -162,7 +162,7 @@ class Trainer(Layer):
         return [found.get(id(metric), (metric.name, metric)) for metric in self.metrics]
 
     def _found_metrics(self) -> dict[int, tuple[str, Metric]]:
-        """The metrics by id: the losses, those of `compile`, those of layers; for several outputs those of `compile` come last."""
+        """The metrics by id: the losses, those of `compile` (last for several outputs), those of layers."""
         first, last = ([], []) if self._objective is None else self._objective.all()
         own = [(metric.name, metric) for layer in self._flatten_layers() for metric in _metrics_of(layer)]
         found: dict[int, tuple[str, Metric]] = {}
@@ -318,7 +318,7 @@ class Trainer(Layer):
         return result
 
     def _structure(self, variables: list[Variable]) -> tuple[Any, Any]:
-        """What a compiled step has taken for granted, to be compared: the layers, and what of them trains; and what it is made of."""
+        """What a compiled step has taken for granted: the layers, what of them trains, and what it is made of."""
         version = structure_version[0], tuple(map(id, variables))
         known = self._cache.get("structure")
         if known is None or known[0] != version:
@@ -355,7 +355,7 @@ class Trainer(Layer):
         return late
 
     def _check_values(self, batch: Any) -> None:
-        """Refuse what only the values show, as far as they can be looked at without waiting: fractions as ids, labels out of range."""
+        """Refuse what only the values show, if looking costs no waiting: fractions as ids, labels out of range."""
         self._check_inputs(batch)
         if self._objective is not None and self._objective.built:
             self._objective.check_targets(unpack(batch)[1])
@@ -478,7 +478,8 @@ class Trainer(Layer):
         state = State(self._all_variables(), chosen)
         steps = steps_per_epoch or source.num_batches
         hooks = CallbackList(
-            callbacks, model=self, add_history=True, add_progbar=verbose != 0, verbose=1 if verbose == "auto" else verbose,
+            callbacks, model=self, add_history=True, add_progbar=verbose != 0,
+            verbose=1 if verbose == "auto" else verbose,
             epochs=epochs, steps=steps, validation_freq=None if validation is None else validation_freq,
         )  # fmt: skip
         quiet = any(isinstance(callback, TerminateOnNaN) for callback in hooks.callbacks)
