@@ -180,6 +180,9 @@ def _own_metric(y_true, y_pred):
 
 
 def test_metrics_are_logged_under_keras_s_names():
+    keras.utils.clear_session()
+    cornu.utils.clear_session()
+
     def make(k):
         x = k.Input((3,))
         model = k.Model(x, k.layers.Dense(1, activation="sigmoid", name="out")(x))
