@@ -135,7 +135,7 @@ def main():
     scores = model.evaluate(x_test, y_test, batch_size=500, verbose=0, return_dict=True)
     print(f"\nheld-out images: same digit or not, accuracy {scores['same_accuracy']:.3f} (chance 0.5)")
     guess = float(np.abs(y_test["sum"] - y["sum"].mean()).mean())
-    print(f"                 sum of the digits, mean error {scores['sum_mae']:.3f} (always guessing the mean: {guess:.1f})")
+    print(f"                 sum of the digits, mean error {scores['sum_mae']:.3f} (guessing their mean: {guess:.1f})")
 
     picture = cornu.utils.plot_model(model, folder / "digit_pairs.png")
     model.save(folder / "digit_pairs.keras")
