@@ -1,7 +1,7 @@
 """Cornu: Keras 3's API on a new design, in which the engine is a choice per call.
 
-`import cornu` imports NumPy and little else: each part below is imported when it is first used, an engine when
-something is first computed on it.
+`import cornu` imports next to nothing: each part below is imported when it is first used, an engine when something is
+first computed on it.
 """
 
 import importlib
