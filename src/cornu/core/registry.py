@@ -5,7 +5,7 @@ import types
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from cornu.core.errors import SavingError, near_miss
+from cornu.core.errors import SavingError
 
 __all__ = [
     "enrol",
@@ -114,11 +114,6 @@ def function_beside(module: str, name: str) -> Any | None:
     found = vars(sys.modules[module]).get(name)
     own = isinstance(found, types.FunctionType) and found.__module__ == module and found.__qualname__ == name
     return found if own else None
-
-
-def suggestion(name: str) -> str:
-    """A hint at the registered name nearest to this one."""
-    return near_miss(name, _by_name)
 
 
 # Objects given by `custom_object_scope`, by class name.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from cornu.core import context
-from cornu.core.errors import EngineError, UnsupportedError
+from cornu.core.errors import UnsupportedError
 from cornu.ops import control
 from cornu.ops._declare import ENGINE_RANK, Interpreter, Op, prepare
 from cornu.ops.creation import convert_to_numpy
@@ -132,10 +132,6 @@ class Engine(Interpreter):
     def feed(self, value: Any) -> Any:
         """A batch's array as an argument of a compiled function."""
         return self.from_any(value)
-
-    def infer(self, function: Callable[..., Any], specs: Any) -> Any:
-        """The Specs a native function gives for Specs, by the engine's own abstract evaluation."""
-        raise EngineError(f"engine {self.name!r} has no abstract evaluation", "a layer written with cornu.ops")
 
     def __repr__(self) -> str:
         return f"<engine {self.name}>"

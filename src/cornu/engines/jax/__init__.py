@@ -178,12 +178,5 @@ class JaxEngine(Engine):
         """JAX's devices."""
         return [str(device) for device in jax.devices()]
 
-    def infer(self, function: Callable[..., Any], specs: Any) -> Any:
-        """Specs by `jax.eval_shape`; unknown sizes become JAX's symbolic dimensions."""
-        stand_ins = tree.map_structure(lambda s: jax.ShapeDtypeStruct(s.shape, dtypes.numpy_dtype(s.dtype)), specs)
-        with context.use_engine(self):
-            found = jax.eval_shape(function, stand_ins)
-        return tree.map_structure(lambda s: Spec(s.shape, s.dtype.name), found)
-
 
 ENGINE = JaxEngine()
