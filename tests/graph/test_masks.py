@@ -273,3 +273,15 @@ def test_masks_leave_no_trace_in_the_config():
     config = model.get_config()
     assert [layer["class_name"] for layer in config["layers"]] == ["InputLayer", "Embedding", "Multiply", "LSTM"]
     assert config["layers"][-1]["inbound_nodes"][0]["kwargs"] == {}
+
+
+def test_masked_positions_do_not_count_in_metrics(engine):
+    """Wrong answers at hidden positions leave the accuracy at 1 (Keras counts them in unweighted metrics)."""
+    ids = cornu.Input((None,), dtype="int32")
+    vectors = layers.Embedding(5, 4, mask_zero=True)(ids)
+    model = cornu.Model(ids, layers.Dense(5, activation="softmax")(vectors))
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    x = np.array([[1, 2, 0, 0]])
+    y = model.predict(x, verbose=0).argmax(-1)
+    y[0, 2:] = (y[0, 2:] + 1) % 5
+    assert model.evaluate(x, y, verbose=0, return_dict=True)["accuracy"] == 1.0
