@@ -15,7 +15,7 @@ from cornu.training import guard
 from cornu.training.data import Source
 from cornu.training.step import Late, State
 
-__all__ = ["Logs", "Runner"]
+__all__ = ["Logs", "Runner", "fed"]
 
 # How many steps may be in flight before the oldest is asked whether it was finite.
 _IN_FLIGHT = 8
@@ -74,14 +74,10 @@ class Runner:
         self._flight: deque[tuple[int, Any, Any]] = deque()
         self._names: list[str] | None = None
 
-    def to_engine(self, batch: Any) -> Any:
-        """A batch's arrays as the engine's values."""
-        return tree.map_structure(lambda leaf: None if leaf is None else self.engine.feed(_host(leaf)), batch)
-
     def train(self, number: int, batch: Any) -> dict[str, Any]:
         """One training step; its logs may still be under way."""
         self.model._check_values(batch)
-        batch = self.to_engine(batch)
+        batch = fed(self.engine, batch)
         values, logs, alive = self._run(
             self.model._compiled_train, lambda step: step(self.state.values, np.int32(number), self.alive, batch)
         )
@@ -146,7 +142,7 @@ class Runner:
     def test(self, number: int, batch: Any) -> dict[str, Any]:
         """One step of evaluation."""
         self.model._check_values(batch)
-        batch = self.to_engine(batch)
+        batch = fed(self.engine, batch)
         changed, logs = self._run(
             self.model._compiled_test, lambda step: step(self.state.values, np.int32(number), batch)
         )
@@ -170,8 +166,13 @@ class Runner:
         return read
 
 
-def _host(leaf: Any) -> Any:
-    return leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+def fed(engine: Any, batch: Any) -> Any:
+    """A batch's arrays as arguments of one of the engine's compiled functions."""
+
+    def feed(leaf: Any) -> Any:
+        return None if leaf is None else engine.feed(leaf if hasattr(leaf, "dtype") else np.asarray(leaf))
+
+    return tree.map_structure(feed, batch)
 
 
 def _limited(batches: Iterator[Any], steps: int | None) -> Iterator[Any]:

@@ -22,7 +22,7 @@ from cornu.ops import arithmetic as _a
 from cornu.ops import elementwise as _e
 from cornu.ops._declare import shape_of, to_spec
 from cornu.training.data import Source, as_source
-from cornu.training.loop import Logs, Runner, scalar
+from cornu.training.loop import Logs, Runner, fed, scalar
 from cornu.training.objective import Objective
 from cornu.training.step import Late, State, forward_step, note_loss, train_step
 
@@ -605,7 +605,7 @@ class Trainer(Layer):
                     break
                 hooks.on_predict_batch_begin(number)
                 self._check_inputs(batch)
-                batch = tree.map_structure(lambda leaf: None if leaf is None else chosen.feed(_array(leaf)), batch)
+                batch = fed(chosen, batch)
                 while True:
                     try:
                         changed, outputs = self._compiled_predict(chosen, variables)(values, np.int32(0), batch)
@@ -713,10 +713,6 @@ def _answer(logs: dict[str, Any], return_dict: bool) -> Any:
         return found
     values = list(found.values())
     return values[0] if len(values) == 1 else values
-
-
-def _array(leaf: Any) -> Any:
-    return leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
 
 
 def _validation_source(data: Any, batch_size: int | None, steps: int | None) -> Source:
