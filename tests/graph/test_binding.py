@@ -102,7 +102,9 @@ def test_targets_losses_and_weights_by_name(engine):
             return dict(order(given.items()))
 
         model = outputs()
-        model.compile("sgd", ordered({"small": "mse", "large": "mae"}), loss_weights=ordered({"small": 10.0, "large": 100.0}))
+        model.compile(
+            "sgd", ordered({"small": "mse", "large": "mae"}), loss_weights=ordered({"small": 10.0, "large": 100.0})
+        )
         y = ordered({"small": SMALL, "large": LARGE})
         weight = ordered({"small": np.full(4, 1.0), "large": np.full(4, 0.5)})
         results.append(model.evaluate([ONE, TWO], y, sample_weight=weight, return_dict=True, verbose=0))
@@ -136,7 +138,9 @@ def test_misspelt_names_in_training(what, message):
 def test_training_given_in_the_graph_holds(engine):
     x = cornu.Input((3,))
     inner_x = cornu.Input((3,))
-    base = cornu.Model(inner_x, layers.Dropout(0.9)(layers.BatchNormalization(name="bn")(Record()(inner_x))), name="base")
+    base = cornu.Model(
+        inner_x, layers.Dropout(0.9)(layers.BatchNormalization(name="bn")(Record()(inner_x))), name="base"
+    )
     model = cornu.Model(x, layers.Dense(1, name="head")(base(x, training=False)))
     model.compile("sgd", "mse")
     data = np.random.default_rng(0).normal(3.0, 2.0, (8, 3)).astype("float32")

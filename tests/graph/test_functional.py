@@ -95,7 +95,9 @@ def test_config_round_trip_and_clone(make):
         equal(cornu.tree.leaves(found), cornu.tree.leaves(wanted))
         assert [layer.name for layer in again.layers] == [layer.name for layer in model.layers]
     copy = clone_model(model)
-    assert len(copy.weights) == len(model.weights) and not {id(v) for v in copy.weights} & {id(v) for v in model.weights}
+    assert len(copy.weights) == len(model.weights) and not {id(v) for v in copy.weights} & {
+        id(v) for v in model.weights
+    }
     copy.set_weights(model.get_weights())
     equal(copy.predict(x, engine="numpy", verbose=0), wanted)
     assert [layer.name for layer in copy.layers] == [layer.name for layer in model.layers]
@@ -190,7 +192,8 @@ def test_optional_input(engine):
 def test_numpy_functions_become_ops():
     (x,) = inputs("x")
     y = np.concatenate(
-        [np.sin(x), np.add(1, x), np.maximum(x, 0.0), np.sum(x, axis=1, keepdims=True), np.exp(x) + np.float32(2)], axis=-1
+        [np.sin(x), np.add(1, x), np.maximum(x, 0.0), np.sum(x, axis=1, keepdims=True), np.exp(x) + np.float32(2)],
+        axis=-1,
     )
     wanted = [np.sin(X), X + 1, np.maximum(X, 0), X.sum(1, keepdims=True), np.exp(X) + 2]
     np.testing.assert_allclose(cornu.Model(x, y)(X), np.concatenate(wanted, -1), rtol=1e-5, atol=1e-6)

@@ -99,7 +99,11 @@ def several_ops(e):
     x = ids()
     y = e(x)
     y = ops.concatenate([y, ops.ones_like(y)], axis=-1)[:, :, 1:4]
-    return x, ops.softmax(ops.reshape(y, (-1, 4, 3)), axis=-1), lambda v: _softmax(np.stack([v[..., 1], v[..., 2], np.ones(v.shape[:2])], -1))
+    return (
+        x,
+        ops.softmax(ops.reshape(y, (-1, 4, 3)), axis=-1),
+        lambda v: _softmax(np.stack([v[..., 1], v[..., 2], np.ones(v.shape[:2])], -1)),
+    )
 
 
 def dense(e):
@@ -150,7 +154,11 @@ def test_a_mask_arrives(way, engine):
     wanted = (function(e.get_weights()[0][IDS]) * MASK[..., None]).sum(1)
     np.testing.assert_allclose(model.predict(IDS, verbose=0), wanted, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(model(IDS), wanted, rtol=1e-5, atol=1e-5)
-    again = cornu.models.clone_model(model) if way is not made_in_a_subclass else cornu.Model.from_config(model.get_config())
+    again = (
+        cornu.models.clone_model(model)
+        if way is not made_in_a_subclass
+        else cornu.Model.from_config(model.get_config())
+    )
     again.set_weights(model.get_weights())
     np.testing.assert_allclose(again(IDS), wanted, rtol=1e-5, atol=1e-5)
 

@@ -27,11 +27,14 @@ def agree(ours, theirs, x, **call):
     return again
 
 
-@pytest.mark.parametrize("arguments", [
-    {"scale": 1 / 127.5, "offset": -1},
-    {"scale": [1.0, 2.0, 3.0]},
-    {"scale": 2, "offset": np.arange(3.0)},
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"scale": 1 / 127.5, "offset": -1},
+        {"scale": [1.0, 2.0, 3.0]},
+        {"scale": 2, "offset": np.arange(3.0)},
+    ],
+)
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "int32"])
 def test_rescaling(engine, arguments, dtype):
     x = (DATA * 10).clip(0, 200).astype(dtype)
@@ -57,13 +60,16 @@ def test_normalization_adapts(engine, axis, invert):
     np.testing.assert_array_equal(ops.convert_to_numpy(again(DATA)), ops.convert_to_numpy(ours(DATA)))
 
 
-@pytest.mark.parametrize("axis, mean, variance", [
-    (-1, 3.0, 2.0),
-    (-1, [1.0, 2.0, 3.0], [1.0, 0.0, 4.0]),
-    (None, 3.0, 2.0),
-    ((1, 2), [1.0, 2.0, 3.0], [1.0, 2.0, 4.0]),
-    (1, np.arange(4.0), np.ones(4)),
-])
+@pytest.mark.parametrize(
+    "axis, mean, variance",
+    [
+        (-1, 3.0, 2.0),
+        (-1, [1.0, 2.0, 3.0], [1.0, 0.0, 4.0]),
+        (None, 3.0, 2.0),
+        ((1, 2), [1.0, 2.0, 3.0], [1.0, 2.0, 4.0]),
+        (1, np.arange(4.0), np.ones(4)),
+    ],
+)
 def test_normalization_with_given_statistics(engine, axis, mean, variance):
     arguments = {"axis": axis, "mean": mean, "variance": variance}
     ours, theirs = preprocessing.Normalization(**arguments), keras.layers.Normalization(**arguments)
@@ -138,14 +144,17 @@ def test_wrong_arguments():
         preprocessing.CategoryEncoding(3, sparse=True)
 
 
-@pytest.mark.parametrize("mode, shape", [
-    ("one_hot", (2,)),
-    ("one_hot", (2, 1)),
-    ("one_hot", (2, 3)),
-    ("multi_hot", (2, 3)),
-    ("multi_hot", (2, 3, 2)),
-    ("count", (2, 3)),
-])
+@pytest.mark.parametrize(
+    "mode, shape",
+    [
+        ("one_hot", (2,)),
+        ("one_hot", (2, 1)),
+        ("one_hot", (2, 3)),
+        ("multi_hot", (2, 3)),
+        ("multi_hot", (2, 3, 2)),
+        ("count", (2, 3)),
+    ],
+)
 @pytest.mark.parametrize("dtype", ["int32", "uint8"])
 def test_category_encoding(engine, mode, shape, dtype):
     x = np.random.default_rng(1).integers(0, 5, shape).astype(dtype)

@@ -349,9 +349,9 @@ def test_a_changed_house_cell_and_single_steps(engine):
         for have, want in zip(tree.leaves(ours(X[:, 0], states)), expected, strict=True):
             close(have, np.asarray(want))
         assert set(theirs.get_config()) <= set(ours.get_config())
-        assert (
-            [float(v) for v in np.unique(ours.bias.numpy())] == [float(v) for v in np.unique(theirs.bias)]
-        )  # the forget gate's ones
+        assert [float(v) for v in np.unique(ours.bias.numpy())] == [
+            float(v) for v in np.unique(theirs.bias)
+        ]  # the forget gate's ones
 
 
 def test_mixed_precision(engine):

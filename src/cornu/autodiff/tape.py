@@ -189,9 +189,7 @@ class Tape(Interpreter):
         return [found.get(s.index) if s.index in found else _c.zeros_like(s.value) for s in sources]
 
     def _back(self, entry: _Entry, gradients: list[Any], found: dict[int, Any]) -> None:
-        rules = RULES.get(entry.op.name)
-        if rules is None:
-            raise UnsupportedError(f"the op {entry.op.name!r} has no gradient", "ops.stop_gradient around it")
+        rules = rules_of(entry.op)
         many = isinstance(entry.result, (tuple, list))
         gradient = gradients if many else gradients[0]
         arguments = SimpleNamespace(**entry.arrays, **entry.static)
@@ -216,6 +214,49 @@ class Tape(Interpreter):
             return
         share = like(share, value)
         found[index] = share if index not in found else found[index] + share
+
+
+def rules_of(op: Op) -> dict[str, Callable[[Any, Any, Any], Any]]:
+    """The gradient rules of a primitive, by argument.
+
+    Raises:
+        UnsupportedError: if it has none.
+    """
+    rules = RULES.get(op.name)
+    if rules is None:
+        raise UnsupportedError(f"the op {op.name!r} has no gradient", "ops.stop_gradient around it")
+    return rules
+
+
+def pull_back(op: Op, arrays: dict[str, Any], static: dict[str, Any], result: Any, gradient: Any) -> dict[str, Any]:
+    """The gradients of one primitive's arguments by the tape's rules, for engines that differentiate natively.
+
+    Args:
+        op: the primitive.
+        arrays: its promoted array arguments by name.
+        static: its other arguments.
+        result: what it gave.
+        gradient: the gradient of the result.
+
+    Returns:
+        a gradient (or `None`) in the shape and dtype of each argument; a list of them for a list.
+    """
+    arguments = SimpleNamespace(**arrays, **static)
+    rules = rules_of(op)
+    found: dict[str, Any] = dict.fromkeys(arrays)
+    for name, value in arrays.items():
+        if name not in rules:
+            continue
+        share = rules[name](gradient, result, arguments)
+        if isinstance(value, list):
+            found[name] = [_share_of(part, own) for part, own in zip(share, value, strict=True)]
+        else:
+            found[name] = _share_of(share, value)
+    return found
+
+
+def _share_of(share: Any, value: Any) -> Any:
+    return None if share is None or _c.dtype(value) not in dtypes.FLOATS else like(share, value)
 
 
 def like(gradient: Any, value: Any) -> Any:

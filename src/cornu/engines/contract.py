@@ -15,8 +15,11 @@ import numpy as np
 
 from cornu.core import context
 from cornu.core.errors import UnsupportedError
+from cornu.core.spec import Spec
+from cornu.core.variable import Variable
+from cornu.engines.compiled import Compiled
 from cornu.ops import control
-from cornu.ops._declare import ENGINE_RANK, Interpreter, Op, prepare
+from cornu.ops._declare import ENGINE_RANK, Interpreter, Op, dtype_of, host_array, interpreter_of, prepare
 from cornu.ops.creation import convert_to_numpy
 
 __all__ = ["Engine"]
@@ -29,6 +32,8 @@ class Engine(Interpreter):
         name: the name users give.
         table: name of an op -> function that computes it.
         gaps: name of an op -> why this engine cannot do it (data, shown to users and tests).
+        ruled: name of a primitive -> whether, for these static arguments, the engine's own gradient differs from the
+            language's, so that `by_rule` is asked instead of the table.
         traces: whether `compile` runs a function once on stand-ins, rather than at every call.
     """
 
@@ -36,6 +41,7 @@ class Engine(Interpreter):
     name = "engine"
     table: dict[str, Callable[..., Any]]
     gaps: dict[str, str] = {}
+    ruled: dict[str, Callable[[dict[str, Any]], bool]] = {}
     traces = False
 
     # ------------------------------------------------ what each engine says
@@ -52,14 +58,28 @@ class Engine(Interpreter):
         """The engine's value as a host array, same shape and dtype."""
         raise NotImplementedError
 
-    def compile(self, function: Callable[..., Any], donate: bool = False) -> Callable[..., Any]:
-        """A pure function of nested structures of values, made fast.
+    def trace(
+        self, function: Callable[[list[Any]], list[Any]], values: list[Any], donated: int, thorough: bool
+    ) -> Callable[[list[Any]], list[Any]]:
+        """A pure function of a flat list of values, made fast for values of these shapes and dtypes.
+
+        Args:
+            function: takes a list of the engine's values (or stand-ins for them) and gives a list of them.
+            values: what it is called with first; later calls have the same shapes and dtypes.
+            donated: how many of the first values may lend their memory to the results.
+            thorough: whether to compile for long, for a faster function.
+        """
+        return function
+
+    def compile(self, function: Callable[..., Any], donate: bool = False, thorough: bool = False) -> Callable[..., Any]:
+        """A pure function of nested structures of values, made fast: traced once per shapes and dtypes.
 
         Args:
             function: takes and gives structures of the engine's values.
             donate: whether the first argument's memory may be used for the result.
+            thorough: whether to compile for long, for a faster function (Keras's `jit_compile=True`).
         """
-        return function
+        return Compiled(self, function, donate, thorough)
 
     def value_and_grad(self, function: Callable[[list[Any]], tuple[Any, Any]]) -> Callable[[list[Any]], Any] | None:
         """The engine's own differentiation, or `None` where the tape serves.
@@ -71,6 +91,22 @@ class Engine(Interpreter):
             function of the list that gives `((scalar, rest), gradients)`.
         """
         return None
+
+    def infer(self, function: Callable[[list[Any]], list[Any]], specs: list[Spec]) -> list[Spec]:
+        """What a function of the engine's own functions gives, by the engine's own abstract evaluation.
+
+        Args:
+            function: of a list of the engine's values; called with stand-ins for them.
+            specs: shapes (all sizes known) and dtypes of its arguments.
+
+        Returns:
+            shapes and dtypes of its results; nothing is computed.
+        """
+        raise UnsupportedError(f"engine {self.name!r} cannot infer the shapes of its own functions", "another engine")
+
+    def by_rule(self, op: Op, arrays: dict[str, Any], static: dict[str, Any]) -> Any:
+        """A primitive of `ruled`, on prepared arrays, with `autodiff.tape.pull_back` as its native gradient."""
+        raise NotImplementedError
 
     def is_tracing(self, value: Any) -> bool:
         """Whether a value stands for one that is not known yet (inside `compile`)."""
@@ -102,6 +138,8 @@ class Engine(Interpreter):
         if op.family == "control":
             with context.use_engine(self):
                 result = function(**prepare(op, arrays, self.own), **static)
+        elif op.name in self.ruled and self.ruled[op.name](static):
+            result = self.by_rule(op, prepare(op, arrays, self.own), static)
         else:
             result = function(*prepare(op, arrays, self.own).values(), **static)
         watcher = context.watcher.get()
@@ -111,7 +149,14 @@ class Engine(Interpreter):
 
     def own(self, value: Any, dtype: str | None = None) -> Any:
         """Anything an op takes as this engine's value, cast if a dtype is given."""
-        raise NotImplementedError
+        if isinstance(value, Variable):
+            value = value.value
+        if self.owns(type(value)):
+            return value if dtype is None or dtype_of(value) == dtype else self.table["cast_to"](value, dtype)
+        owner = interpreter_of(value)
+        if owner is not None:
+            value = owner.to_host(value)
+        return self.from_host(host_array(value, dtype))
 
     def plain(self, value: Any) -> Any:
         """The value itself (a tape's value gives what is under it)."""

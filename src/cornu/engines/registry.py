@@ -19,6 +19,10 @@ __all__ = ["available", "default_engine", "engine", "engines", "get", "set_engin
 ENGINES = {
     "numpy": ("cornu.engines.numpy", "numpy", None),
     "jax": ("cornu.engines.jax", "jax", None),
+    "tensorflow": ("cornu.engines.tensorflow", "tensorflow", "tensorflow"),
+    "torch": ("cornu.engines.torch", "torch", "torch"),
+    "pytensor": ("cornu.engines.pytensor", "pytensor", "pytensor"),
+    "onnxruntime": ("cornu.engines.onnxruntime", "onnxruntime", "onnx"),
 }
 
 _loaded: dict[str, Any] = {}

@@ -51,6 +51,10 @@ class Interpreter:
 
     rank = 0
 
+    def sizes(self, value: Any) -> tuple[Any, ...]:
+        """The shape of a value whose `shape` is no tuple of sizes."""
+        return tuple(value.shape)
+
     def apply(self, op: "Op", arrays: dict[str, Any], static: dict[str, Any]) -> Any:
         """The result of an op for arrays and static arguments, both by name."""
         raise NotImplementedError
@@ -261,6 +265,11 @@ def _name_of_dtype(dtype: Any) -> str:
 def shape_of(value: Any) -> tuple[Any, ...]:
     """The shape of anything an op takes."""
     shape = getattr(value, "shape", None)
+    if type(shape) is tuple:
+        return shape
+    owner = interpreter_of(value)
+    if owner is not None:
+        return owner.sizes(value)
     return tuple(shape) if shape is not None else np.shape(host_array(value))
 
 

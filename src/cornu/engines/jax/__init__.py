@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cornu.autodiff.tape import pull_back
 from cornu.core import context, dtypes, tree
 from cornu.core.spec import Spec
 from cornu.core.variable import Variable
@@ -70,6 +71,8 @@ class JaxEngine(Engine):
     name = "jax"
     table = TABLE
     traces = True
+    # JAX has no gradient of a "mul" scatter with equal positions, and shares ties of "max" and "min" otherwise.
+    ruled = {"scatter_nd": lambda static: static["mode"] in ("mul", "max", "min")}
 
     def __init__(self) -> None:
         # Becomes true with the first 64-bit value; until then compiled calls do not look for one.
@@ -97,16 +100,11 @@ class JaxEngine(Engine):
         return np.asarray(value)
 
     def own(self, value: Any, dtype: str | None = None) -> Any:
-        """Anything an op takes as a JAX value, cast if a dtype is given."""
-        if self.owns(type(value)):
-            return value if dtype is None or dtype_of(value) == dtype else TABLE["cast_to"](value, dtype)
-        if isinstance(value, Variable):
-            return self.own(value.value, dtype)
-        owner = interpreter_of(value)
-        if owner is not None:
-            value = owner.to_host(value)
-        host = host_array(value, dtype)
-        return self.from_host(host) if host.ndim else host
+        """Anything an op takes as a JAX value, cast if a dtype is given; scalars of the host stay on it."""
+        if interpreter_of(value) is None:
+            host = host_array(value, dtype)
+            return self.from_host(host) if host.ndim else host
+        return super().own(value, dtype)
 
     def apply(self, op: Op, arrays: dict[str, Any], static: dict[str, Any]) -> Any:
         """Compute an op; 64-bit arithmetic is on where a 64-bit value takes part."""
@@ -128,7 +126,7 @@ class JaxEngine(Engine):
                 return True
         return False
 
-    def compile(self, function: Callable[..., Any], donate: bool = False) -> Callable[..., Any]:
+    def compile(self, function: Callable[..., Any], donate: bool = False, thorough: bool = False) -> Callable[..., Any]:
         """The function under `jax.jit`, the first argument's memory given up if `donate`."""
 
         def traced(*args: Any) -> Any:
@@ -154,6 +152,32 @@ class JaxEngine(Engine):
                 return differentiate(values)
 
         return run
+
+    def infer(self, function: Callable[[list[Any]], list[Any]], specs: list[Spec]) -> list[Spec]:
+        """Shapes and dtypes of a function's results, by `jax.eval_shape`."""
+        with context.use_engine(self):
+            found = jax.eval_shape(
+                lambda *values: function(list(values)),
+                *(jax.ShapeDtypeStruct(spec.shape, dtypes.numpy_dtype(spec.dtype)) for spec in specs),
+            )
+        return [Spec(leaf.shape, dtype_of(leaf)) for leaf in found]
+
+    def by_rule(self, op: Op, arrays: dict[str, Any], static: dict[str, Any]) -> Any:
+        """A primitive under `jax.custom_vjp`, with the language's way back."""
+        names = tuple(arrays)
+        compute = jax.custom_vjp(lambda *values: self.table[op.name](*values, **static))
+
+        def forward(*values: Any) -> Any:
+            result = compute(*values)
+            return result, (values, result)
+
+        def backward(kept: Any, gradient: Any) -> tuple[Any, ...]:
+            with context.use_engine(self):
+                shares = pull_back(op, dict(zip(names, kept[0], strict=True)), static, kept[1], gradient)
+            return tuple(shares.values())
+
+        compute.defvjp(forward, backward)
+        return compute(*arrays.values())
 
     def copy(self, value: Any) -> Any:
         """The array again, copied on its device (without compiling anything, as `jnp.copy` would)."""

@@ -41,7 +41,7 @@ class NumpyEngine(Engine):
             value = owner.to_host(value)
         return host_array(value, dtype)
 
-    def compile(self, function: Callable[..., Any], donate: bool = False) -> Callable[..., Any]:
+    def compile(self, function: Callable[..., Any], donate: bool = False, thorough: bool = False) -> Callable[..., Any]:
         """The function with this engine in force, floating-point warnings off (NaN and infinity are answers)."""
 
         def run(*args: Any) -> Any:

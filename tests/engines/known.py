@@ -1,0 +1,3 @@
+"""What is known to fail on an engine: (engine, name of a case or test) -> reason and link. An unexpected pass fails the run."""
+
+KNOWN: dict[tuple[str, str], str] = {}
