@@ -4,10 +4,12 @@ Every draw is a pure function of a key (see `cornu.ops.random`), so it is the sa
 A key is `[seed, counter]`.
 """
 
+import contextlib
 import math
 import random as _python
 import secrets
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from cornu.ops import random as _r
 from cornu.ops._declare import interpreter_of, shape_of
 
 __all__ = [
-    "SeedGenerator", "beta", "binomial", "categorical", "draw_key", "dropout", "gamma", "global_generator",
+    "SeedGenerator", "at_step", "beta", "binomial", "categorical", "draw_key", "dropout", "gamma", "global_generator",
     "global_seed", "normal", "randint", "set_random_seed", "shuffle", "truncated_normal", "uniform",
 ]  # fmt: skip
 
@@ -147,7 +149,8 @@ class SeedGenerator(Configurable):
         following = ops.add(key, np.array([0, 1], np.uint32))
         scope = context.bindings.get()
         owner = interpreter_of(following)
-        if (scope is None or id(self.state) not in scope.values) and getattr(owner, "is_tracing", _never)(following):
+        unbound = scope is None or id(self.state) not in scope.values
+        if unbound and getattr(owner, "is_tracing", _never)(following) and self.state.find_home(owner) is None:
             raise EngineError(
                 f"{self.name!r} was asked for random numbers inside a compiled function that does not carry its state",
                 "a SeedGenerator among the attributes of a layer or model",
@@ -159,6 +162,29 @@ class SeedGenerator(Configurable):
 
 def _never(value: Any) -> bool:
     return False
+
+
+@contextlib.contextmanager
+def at_step(step: Any) -> Iterator[None]:
+    """Say which step of training a block computes: what random layers draw in it follows from their seed and the step.
+
+    Args:
+        step: a whole number, or an int32 scalar that may be an argument of a compiled function.
+
+    Example:
+        >>> import cornu, numpy as np
+        >>> layer, x = cornu.layers.Dropout(0.5, seed=1), np.ones((1, 8), "float32")
+        >>> def drop(step):
+        ...     with cornu.random.at_step(step):
+        ...         return cornu.ops.convert_to_numpy(layer(x, training=True)).tolist()
+        >>> drop(3) == drop(3), drop(3) == drop(4)
+        (True, False)
+    """
+    token = context.step.set(np.int32(step) if isinstance(step, int) else step)
+    try:
+        yield
+    finally:
+        context.step.reset(token)
 
 
 def global_generator() -> SeedGenerator:

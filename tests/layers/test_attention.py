@@ -11,7 +11,7 @@ from cornu.autodiff import value_and_grad
 from cornu.core.errors import ArgumentError, ShapeError, UnsupportedError
 from cornu.graph.masks import mask_of, set_mask
 from cornu.layers import attention
-from cornu.layers._clock import clock
+from cornu.random import at_step as clock
 
 RNG = np.random.default_rng(0)
 

@@ -9,7 +9,7 @@ from cornu import ops
 from cornu.core.errors import ArgumentError, ShapeError
 from cornu.graph.masks import mask_of, set_mask
 from cornu.layers import dropout
-from cornu.layers._clock import clock
+from cornu.random import at_step as clock
 
 CASES = [
     ("Dropout", (30, 40), {"rate": 0.3}),

@@ -654,9 +654,12 @@ class NativeWithout(Native):
     compute_output_shape = layers.Layer.compute_output_shape
 
 
-def test_native_call_without_a_shape_is_explained():
-    with pytest.raises(EngineError, match="compute_output_shape"):
-        NativeWithout()(cornu.Input((6,)))
+def test_native_call_without_a_shape_is_inferred_by_its_engine():
+    inputs = cornu.Input((6,))
+    model = cornu.Model(inputs, NativeWithout()(inputs))
+    assert model.output_shape == (None, 2)
+    with pytest.raises(EngineError, match="engine='jax'"):
+        model.predict(X, engine="numpy", verbose=0)
 
 
 # ---------------------------------------------------------------- files, in a fresh process

@@ -17,19 +17,35 @@ autocast_dtype: ContextVar[str | None] = ContextVar("cornu_autocast", default=No
 unroll: ContextVar[bool] = ContextVar("cornu_unroll", default=False)
 # Whether gradients are taken by the tape, whose values can be looked at, even where the engine has its own way.
 by_tape: ContextVar[bool] = ContextVar("cornu_by_tape", default=False)
-# Told of every op an engine computes: (op, arrays, result).
-watcher: ContextVar[Callable[[Any, Any, Any], None] | None] = ContextVar("cornu_watcher", default=None)
+# Told of every op an engine computes: (op, arrays, static, result); of what happens in an engine's own loop, nothing.
+watcher: ContextVar[Callable[[Any, Any, Any, Any], None] | None] = ContextVar("cornu_watcher", default=None)
+# Told of every primitive on Specs: (op, arrays, static, result).
+on_spec: ContextVar[Callable[[Any, Any, Any, Any], None] | None] = ContextVar("cornu_on_spec", default=None)
+# Told of every call of a layer that ends: (call, outputs).
+on_call: ContextVar[Callable[[Any, Any], None] | None] = ContextVar("cornu_on_call", default=None)
+# Told of every node of a graph that has run: (plan, node, result).
+on_node: ContextVar[Callable[[Any, Any, Any], None] | None] = ContextVar("cornu_on_node", default=None)
 # Told of every primitive a tape goes back through: (op, result, the result's gradient, an argument's gradient).
 way_back: ContextVar[Callable[[Any, Any, Any, Any], None] | None] = ContextVar("cornu_way_back", default=None)
+# Told of every trainable variable that is read while bound to a value (for an engine's own autodiff).
+on_read: ContextVar[Callable[[Any], None] | None] = ContextVar("cornu_on_read", default=None)
+# Which step of training is computed (an int32 scalar, which may be traced); `None` outside of one.
+step: ContextVar[Any] = ContextVar("cornu_step", default=None)
 bindings: ContextVar["Bindings | None"] = ContextVar("cornu_bindings", default=None)
 
-# Finds the default engine when none is in force; set by `cornu.engines`.
+# Finds the default engine when none is in force, and an engine by name; set by `cornu.engines`.
 default_engine: Callable[[], Any] = lambda: None
+find_engine: Callable[[str], Any] = lambda name: None
 
 
 def engine_in_force() -> Any:
     """The engine that computes host data and creates arrays here and now."""
     return _engine.get() or default_engine()
+
+
+def chosen_engine() -> Any:
+    """The engine that a block put in force here, or `None`."""
+    return _engine.get()
 
 
 @contextlib.contextmanager

@@ -145,6 +145,40 @@ class MissingEngineError(EngineError, ImportError):
     """An engine or an extra that is not installed."""
 
 
+class NativeCall(EngineError, TypeError):
+    """A function of an engine's own library that was called on what only stands for a value.
+
+    Attributes:
+        engine: the engine's name.
+        function: the function, in words.
+    """
+
+    def __init__(self, engine: str, function: str | None, value: object) -> None:
+        self.engine = engine
+        self.function = function or _function_of(engine) or f"a function of {engine}"
+        super().__init__(
+            f"{self.function} was called on {value!r:.80}, which has no value yet",
+            "a function of cornu.ops, or one of NumPy's of the same name",
+            "call it inside a layer: cornu.layers.Lambda(function), or a Layer subclass with it in `call`",
+        )
+
+
+def _function_of(library: str) -> str | None:
+    """The outermost function of a library in the calls in progress, within the user's innermost frame."""
+    frame: FrameType | None = sys._getframe(1)
+    found = None
+    while frame is not None and not is_user_file(frame.f_code.co_filename):
+        module = frame.f_globals.get("__name__", "")
+        name = frame.f_code.co_name
+        if module.partition(".")[0] == library and not name.startswith(("<", "_")) and name not in _WRAPPERS:
+            found = f"{library}'s {name}"
+        frame = frame.f_back
+    return found
+
+
+_WRAPPERS = ("wrapper", "error_handler", "op_dispatch_handler")  # the frames TensorFlow puts around its functions
+
+
 class UnsupportedError(CornuError, NotImplementedError):
     """A thing Cornu does not do."""
 

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from cornu.core.dims import Dim, Size, keras_shape, shape_text
-from cornu.core.errors import GraphError
+from cornu.core.errors import GraphError, NativeCall, UnsupportedError, near_miss
+from cornu.core.tree import leaves
 
-__all__ = ["ArrayOperators", "Spec"]
+__all__ = ["ArrayOperators", "Spec", "StandIn"]
 
 # name of an operator -> the op that serves it; filled by `cornu.ops` when it is imported.
 operators: dict[str, Callable[..., Any]] = {}
@@ -60,14 +61,39 @@ class ArrayOperators:
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         op = operators.get(ufunc.__name__)
-        return op(*inputs, **kwargs) if op is not None and method == "__call__" else NotImplemented
+        if op is None or method != "__call__":
+            return self._no_op(ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}")
+        return op(*inputs, **kwargs)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         op = operators.get(function.__name__)
-        return op(*args, **kwargs) if op is not None else NotImplemented
+        return op(*args, **kwargs) if op is not None else self._no_op(function.__name__)
+
+    def _no_op(self, name: str) -> Any:
+        raise UnsupportedError(
+            f"NumPy's {name!r} was called on {self!r:.80}; Cornu has no op of that name{near_miss(name, operators)}",
+            "a function of NumPy that is one of cornu.ops too",
+        )
 
 
-class Spec(ArrayOperators):
+class StandIn(ArrayOperators):
+    """What stands for a value while a graph is made or shapes are inferred: an engine's own functions refuse it."""
+
+    __slots__ = ()
+
+    def __jax_array__(self) -> Any:
+        raise NativeCall("jax", None, self)
+
+    def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> Any:
+        raise NativeCall("tensorflow", None, self)
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        value = next((leaf for leaf in leaves((args, kwargs)) if isinstance(leaf, StandIn)), None)
+        raise NativeCall("torch", f"torch's {getattr(function, '__name__', function)}", value)
+
+
+class Spec(StandIn):
     """The shape and dtype of an array.
 
     Args:

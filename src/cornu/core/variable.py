@@ -3,6 +3,10 @@
 A variable belongs to no engine. It holds a host or engine array and a version number; read under an engine, it is
 converted once per version. Its first value may be an initializer, drawn only when somebody looks. While `fit`
 runs, the values live in the step's state (its *holder*); a variable read then asks the holder.
+
+Where users differentiate with an engine's own means (`tf.GradientTape`, `loss.backward()`), or compile a function of
+their own that assigns, the value lives in an object of that engine (its *home*: a `tf.Variable`, an `nn.Parameter`),
+which others may write to. So nothing read from a home is remembered.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,12 +14,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cornu.core import context, dtypes
+from cornu.core import context, dtypes, tree
 from cornu.core.dims import Dim, shape_text
-from cornu.core.errors import BuildError, DtypeError, ShapeError
+from cornu.core.errors import BuildError, DtypeError, EngineError, ShapeError
 from cornu.core.spec import ArrayOperators, Spec, operators
 
-__all__ = ["Holder", "Variable", "read_all"]
+__all__ = ["Holder", "Home", "Variable", "read_all"]
 
 Initial = Callable[[tuple[int, ...], str], Any]
 
@@ -28,6 +32,21 @@ class Holder(Protocol):
 
     def write(self, variable: "Variable", value: Any) -> None:
         """Replace the variable's value."""
+
+
+class Home(Holder, Protocol):
+    """An engine's own object in which a variable's value lives.
+
+    Attributes:
+        engine: the engine.
+        native: the object.
+    """
+
+    engine: Any
+    native: Any
+
+    def tracked(self) -> Any:
+        """The value as the engine's autodiff follows it."""
 
 
 class Variable(ArrayOperators):
@@ -75,6 +94,7 @@ class Variable(ArrayOperators):
         self.is_seed = False  # the state of a random generator, which is no weight
         self.version = 0
         self.holder: Holder | None = None
+        self.home: Home | None = None
         self._initial: Initial | None = None
         self._value: Any = None
         self._converted: dict[str, tuple[int, Any]] = {}
@@ -126,6 +146,8 @@ class Variable(ArrayOperators):
         """The value as it is held (a host array or an engine's), drawn now if it was not yet."""
         if self.holder is not None:
             return self.holder.read(self)
+        if self.home is not None:
+            return self.home.read(self)
         if self._initial is not None:
             drawn = np.asarray(self._initial(self.shape, self.dtype))
             if drawn.shape != self.shape:
@@ -141,13 +163,20 @@ class Variable(ArrayOperators):
         """The value under the engine in force: bound, or converted once per version; cast if autocasting."""
         scope = context.bindings.get()
         value = scope.values.get(id(self)) if scope is not None else None
-        if value is None:
+        if value is not None:
+            told = context.on_read.get()
+            if told is not None and self.trainable:
+                told(self)
+        else:
             if context.is_abstract():
                 value = Spec(self.shape, self.dtype)
-            else:
-                if scope is not None:
-                    scope.missed[id(self)] = self
+            elif scope is not None:
+                scope.missed[id(self)] = self
                 value = self._under(context.engine_in_force())
+            else:
+                engine = context.engine_in_force()
+                home = self.find_home(engine) if self.holder is None and engine is not None else None
+                value = self._under(engine) if home is None else home.tracked()
         dtype = context.autocast_dtype.get()
         if dtype is not None and dtype != self.dtype and self.autocast and self.dtype in dtypes.FLOATS:
             return operators["cast"](value, dtype)
@@ -157,14 +186,42 @@ class Variable(ArrayOperators):
         stored = self.stored()
         if engine is None:
             return stored
-        if self.holder is None:
+        fixed = self.holder is None and self.home is None
+        if fixed:
             kept = self._converted.get(engine.name)
             if kept is not None and kept[0] == self.version:
                 return kept[1]
         value = engine.from_any(stored)
-        if self.holder is None:
+        if fixed:
             self._converted[engine.name] = (self.version, value)
         return value
+
+    def find_home(self, engine: Any) -> Home | None:
+        """The variable's home on an engine, made if the engine wants one here and now.
+
+        Raises:
+            EngineError: if it has a home on another engine whose autodiff this engine's would not see.
+        """
+        if self.home is not None and self.home.engine is engine:
+            return self.home
+        made = engine.home(self)
+        if made is not None and self.home is not None:
+            raise EngineError(
+                f"variable {self.path!r} lives in a {type(self.home.native).__name__} of engine "
+                f"{self.home.engine.name!r}, and is read by {engine.name!r} where its own autodiff should follow",
+                "one engine's autodiff at a time",
+                "variable.leave_home() takes the value back (that engine's own optimizers then no longer reach it)",
+            )
+        self.home = made
+        self._converted.clear()
+        return made
+
+    def leave_home(self) -> None:
+        """Take the value back from an engine's own object (`tf.Variable`, `nn.Parameter`), which is then a copy."""
+        if self.home is not None:
+            value = np.array(operators["convert_to_numpy"](self.home.read(self)))
+            self.home = None
+            self.set_value(value)
 
     def assign(self, value: Any) -> Any:
         """Replace the value.
@@ -197,7 +254,28 @@ class Variable(ArrayOperators):
         return value
 
     def set_value(self, value: Any) -> None:
-        """Hold this array (shape and dtype are the caller's word), under a new version."""
+        """Hold this array (shape and dtype are the caller's word), under a new version.
+
+        Raises:
+            EngineError: if it is not known yet: it stands for a value of a function that is being compiled.
+        """
+        if self.home is not None:
+            self.home.write(self, value)
+            self.version += 1
+            return
+        owner = interpreter_of[0](value)
+        if owner is not None and getattr(owner, "is_tracing", _never)(value):
+            home = self.find_home(owner)
+            if home is None:
+                raise EngineError(
+                    f"variable {self.path!r} was assigned inside a function that {owner.name!r} compiles: "
+                    "the value would be lost",
+                    "a function without side effects",
+                    "model.stateless_call(...), which gives the new values back",
+                )
+            home.write(self, value)
+            self.version += 1
+            return
         self._value = value
         self._initial = None
         self.version += 1
@@ -228,6 +306,33 @@ class Variable(ArrayOperators):
     def __jax_array__(self) -> Any:
         return self.value
 
+    def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> Any:
+        return self._native("tensorflow")
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def value(leaf: Any) -> Any:
+            return leaf._native("torch") if isinstance(leaf, Variable) else leaf
+
+        return function(*tree.map_structure(value, args), **tree.map_structure(value, kwargs or {}))
+
+    def _native(self, name: str) -> Any:
+        """The value for an engine's own function that is handed this variable."""
+        with context.use_engine(context.find_engine(name)):
+            return self.value
+
+    # What TensorFlow asks of what it calls a resource variable: `tape.gradient(loss, model.trainable_variables)`.
+    _should_act_as_resource_variable = True
+
+    @property
+    def handle(self) -> Any:
+        """The handle of the `tf.Variable` in which the value lives; within a step, the tensor it is bound to."""
+        scope = context.bindings.get()
+        if scope is not None and id(self) in scope.values:
+            return scope.values[id(self)]
+        self._native("tensorflow")
+        return self.find_home(context.find_engine("tensorflow")).native.handle  # type: ignore[union-attr]
+
     def __float__(self) -> float:
         return float(self.numpy())
 
@@ -243,24 +348,37 @@ class Variable(ArrayOperators):
         return self.shape[0]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_value": self.numpy(), "_initial": None, "holder": None, "_converted": {}}
+        own: dict[str, Any] = {"_value": self.numpy(), "_initial": None, "holder": None, "home": None, "_converted": {}}
+        return {**self.__dict__, **own}
 
     def __repr__(self) -> str:
         return f"<Variable {self.path} {shape_text(self.shape)} {self.dtype}>"
 
 
+# Finds who interprets a value; set by `cornu.ops`.
+interpreter_of: list[Callable[[Any], Any]] = [lambda value: None]
+
+
+def _never(value: Any) -> bool:
+    return False
+
+
 def read_all(variables: Iterable[Variable]) -> list[Any]:
-    """The values of many variables under the engine in force, without autocasting.
+    """The values of many variables under the engine in force, without autocasting or an engine's own autodiff.
 
     Raises:
         BuildError: if something in the list is no variable.
     """
     found = []
-    with context.autocast(None):
-        for variable in variables:
-            if not isinstance(variable, Variable):
-                raise BuildError(f"{variable!r} is no variable", "a cornu.Variable")
-            found.append(variable.value)
+    scope, engine = context.bindings.get(), context.engine_in_force()
+    for variable in variables:
+        if not isinstance(variable, Variable):
+            raise BuildError(f"{variable!r} is no variable", "a cornu.Variable")
+        if scope is not None or context.is_abstract():
+            with context.autocast(None):
+                found.append(variable.value)
+        else:
+            found.append(variable._under(engine))
     return found
 
 

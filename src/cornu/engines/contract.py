@@ -16,7 +16,7 @@ import numpy as np
 from cornu.core import context
 from cornu.core.errors import UnsupportedError
 from cornu.core.spec import Spec
-from cornu.core.variable import Variable
+from cornu.core.variable import Home, Variable
 from cornu.engines.compiled import Compiled
 from cornu.ops import control
 from cornu.ops._declare import ENGINE_RANK, Interpreter, Op, dtype_of, host_array, interpreter_of, prepare
@@ -108,6 +108,17 @@ class Engine(Interpreter):
         """A primitive of `ruled`, on prepared arrays, with `autodiff.tape.pull_back` as its native gradient."""
         raise NotImplementedError
 
+    def home(self, variable: Variable) -> Home | None:
+        """Where a variable that a user's own code reads must live so that this engine's autodiff follows it.
+
+        Asked outside Cornu's own steps only; `None` where a plain value will do.
+        """
+        return None
+
+    def is_compiling(self) -> bool:
+        """Whether a function that the user compiles with the engine itself is being traced here and now."""
+        return False
+
     def is_tracing(self, value: Any) -> bool:
         """Whether a value stands for one that is not known yet (inside `compile`)."""
         return False
@@ -135,16 +146,21 @@ class Engine(Interpreter):
                 arrays = prepare(op, arrays, self.own)
             with context.use_engine(self):
                 return op.body(**arrays, **static)
+        watcher = context.watcher.get()
         if op.family == "control":
-            with context.use_engine(self):
-                result = function(**prepare(op, arrays, self.own), **static)
+            seen = watcher if function is control.UNROLLED[op.name] else None
+            token = context.watcher.set(seen)
+            try:
+                with context.use_engine(self):
+                    result = function(**prepare(op, arrays, self.own), **static)
+            finally:
+                context.watcher.reset(token)
         elif op.name in self.ruled and self.ruled[op.name](static):
             result = self.by_rule(op, prepare(op, arrays, self.own), static)
         else:
             result = function(*prepare(op, arrays, self.own).values(), **static)
-        watcher = context.watcher.get()
         if watcher is not None:
-            watcher(op, arrays, result)
+            watcher(op, arrays, static, result)
         return result
 
     def own(self, value: Any, dtype: str | None = None) -> Any:

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from cornu.core import context
@@ -25,16 +26,27 @@ ENGINES = {
     "onnxruntime": ("cornu.engines.onnxruntime", "onnxruntime", "onnx"),
 }
 
+# Other names that users know an engine by -> (the engine, what to say once).
+ALIASES = {
+    "theano": ("pytensor", "engine 'theano' is PyTensor, Theano's living successor"),
+    "onnx": ("onnxruntime", None),
+    "tf": ("tensorflow", None),
+    "pytorch": ("torch", None),
+}
+
 _loaded: dict[str, Any] = {}
+_said: set[str] = set()
 _lock = threading.RLock()
 _default: list[str | None] = [None]
+# What a `with cornu.engine("auto")` block was given.
+_auto: ContextVar[Any] = ContextVar("cornu_auto", default=None)
 
 
 def get(name: Any) -> Any:
     """The engine of a name (an engine itself is given back).
 
     Args:
-        name: `"numpy"`, `"jax"`, ...
+        name: `"numpy"`, `"jax"`, `"tensorflow"`, `"torch"`, `"pytensor"` or `"onnxruntime"`.
 
     Raises:
         EngineError: if there is no such engine.
@@ -45,8 +57,7 @@ def get(name: Any) -> Any:
     found = _loaded.get(name)
     if found is not None:
         return found
-    if name not in ENGINES:
-        raise EngineError(f"engine {name!r}{near_miss(name, ENGINES)}", f"one of {', '.join(ENGINES)}")
+    name = standard_name(name)
     module, library, extra = ENGINES[name]
     with _lock:
         if name not in _loaded:
@@ -62,6 +73,28 @@ def get(name: Any) -> Any:
     return _loaded[name]
 
 
+def standard_name(name: str) -> str:
+    """The name of an engine that may have been given by another name.
+
+    Raises:
+        EngineError: if there is no such engine.
+    """
+    if name in ALIASES:
+        name, said = ALIASES[name]
+        if said is not None and said not in _said:
+            _said.add(said)
+            print(said, file=sys.stderr)
+    if name == "auto":
+        raise EngineError(
+            "engine 'auto' where no model is at hand to be measured",
+            f"one of {', '.join(ENGINES)}",
+            "model.fit(..., engine='auto'), or compile, evaluate, predict, set_engine, a with block",
+        )
+    if name not in ENGINES:
+        raise EngineError(f"engine {name!r}{near_miss(name, ENGINES)}", f"one of {', '.join(ENGINES)}")
+    return name
+
+
 def engines() -> list[str]:
     """The names of all engines Cornu knows."""
     return list(ENGINES)
@@ -73,19 +106,51 @@ def available() -> list[str]:
 
 
 def default_engine() -> Any:
-    """The engine that is used where none was chosen: `set_engine`'s, `CORNU_ENGINE`'s, else `jax`."""
-    return get(_default[0] or os.environ.get("CORNU_ENGINE") or "jax")
+    """The engine that is used where none was chosen.
+
+    `set_engine`'s; else that of the environment variable `CORNU_ENGINE`; else `KERAS_BACKEND`'s, if it names one of
+    these engines; else `jax`.
+    """
+    return get(fallback_name())
+
+
+def fallback_name() -> str:
+    """The name of the default engine; where that is `"auto"`, the one for what no model computes."""
+    name = _default_name()
+    return standard_name(_keras_backend() or "jax" if name == "auto" else name)
+
+
+def _default_name() -> str:
+    return _default[0] or os.environ.get("CORNU_ENGINE") or _keras_backend() or "jax"
+
+
+def is_auto(name: Any) -> bool:
+    """Whether what a user gave as engine is `"auto"` or an `Auto`."""
+    return name == "auto" if isinstance(name, str) else hasattr(name, "candidates")
+
+
+def auto_in_force() -> Any:
+    """The `"auto"` or `Auto` of the `with` block here, or of the default; `None` where an engine was chosen."""
+    if context.chosen_engine() is not None:
+        return _auto.get()
+    return "auto" if _default_name() == "auto" else None
+
+
+def _keras_backend() -> str | None:
+    name = os.environ.get("KERAS_BACKEND")
+    return name if name in ENGINES or name in ALIASES else None
 
 
 def set_engine(name: str) -> None:
     """Choose the default engine of this process; it is imported when first needed.
 
+    Args:
+        name: the engine's name, or `"auto"` to let each model choose by measurement.
+
     Raises:
         EngineError: if there is no such engine.
     """
-    if name not in ENGINES:
-        raise EngineError(f"engine {name!r}{near_miss(name, ENGINES)}", f"one of {', '.join(ENGINES)}")
-    _default[0] = name
+    _default[0] = name if name == "auto" else standard_name(name)
 
 
 @contextlib.contextmanager
@@ -93,7 +158,7 @@ def engine(name: str) -> Iterator[Any]:
     """Put an engine in force for a `with` block.
 
     Args:
-        name: the engine's name.
+        name: the engine's name; `"auto"` lets each model choose by measurement (all else runs on the default engine).
 
     Example:
         >>> import cornu
@@ -101,8 +166,26 @@ def engine(name: str) -> Iterator[Any]:
         ...     type(cornu.ops.zeros(2)).__name__
         'ndarray'
     """
-    with context.use_engine(get(name)) as chosen:
-        yield chosen
+    measured = is_auto(name)
+    token = _auto.set(name if measured else None)
+    try:
+        with context.use_engine(default_engine() if measured else get(name)) as chosen:
+            yield chosen
+    finally:
+        _auto.reset(token)
+
+
+def choose(values: Any) -> Any:
+    """The engine for a call that names none: the one of the `with` block, else of the values, else the default.
+
+    Args:
+        values: a structure of what the call is given.
+
+    Raises:
+        EngineError: if the values belong to two engines.
+    """
+    found = context.chosen_engine() or _declare.owner_of(values)
+    return found if found is not None else default_engine()
 
 
 def _owner(kind: type) -> Any:
@@ -119,4 +202,5 @@ def _belongs(kind: type, library: str) -> bool:
 
 
 context.default_engine = default_engine
+context.find_engine = get
 _declare.find_interpreters(_owner)

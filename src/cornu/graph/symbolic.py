@@ -10,7 +10,7 @@ from typing import Any
 from cornu.core import context, tree
 from cornu.core.dims import Size, shape_text
 from cornu.core.errors import CornuError, GraphError, MaskError, user_line
-from cornu.core.spec import ArrayOperators, Spec
+from cornu.core.spec import Spec, StandIn
 from cornu.graph import masks
 from cornu.ops import _declare
 from cornu.ops._declare import RECORDER_RANK, Interpreter, Op, interprets
@@ -21,7 +21,7 @@ __all__ = ["Node", "RECORDER", "SymbolicTensor", "aside", "carried", "constant",
 _order = itertools.count()
 
 
-class SymbolicTensor(ArrayOperators):
+class SymbolicTensor(StandIn):
     """A tensor of a model that has not run: it knows its shape, its dtype, and the call it comes from.
 
     Attributes:

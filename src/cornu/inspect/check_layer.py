@@ -20,7 +20,6 @@ from cornu.core.variable import Variable
 from cornu.engines import registry as engines
 from cornu.graph.symbolic import SymbolicTensor
 from cornu.layers._arguments import signature_of
-from cornu.layers._clock import clock
 from cornu.layers.base import Layer
 from cornu.layers.input_layer import Input
 from cornu.models import Model
@@ -29,6 +28,7 @@ from cornu.ops import elementwise as _e
 from cornu.ops import reduction as _r
 from cornu.ops._declare import to_spec
 from cornu.ops.creation import convert_to_numpy
+from cornu.random import at_step
 
 __all__ = ["Report", "check_layer"]
 
@@ -446,7 +446,7 @@ class _Check:
         names = list(self.engines)
         try:
             for name in names:
-                with engines.engine(name), np.errstate(all="ignore"), clock(np.int32(7)):
+                with engines.engine(name), np.errstate(all="ignore"), at_step(np.int32(7)):
                     outputs = tree.leaves(
                         self.call(self.layer, tree.map_structure(np.array, self.sample), training=True)
                     )

@@ -3,30 +3,18 @@
 A key is a pure function of (seed, step, layer, draw): nothing random needs saving, and every engine draws the same.
 """
 
-import contextlib
 import zlib
-from collections.abc import Iterator
-from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
+from cornu.core import context
+from cornu.core.errors import EngineError
+from cornu.core.variable import Variable
 from cornu.layers._context import call_in_force
 from cornu.ops import random
 
-__all__ = ["clock", "layer_key"]
-
-_clock: ContextVar[Any] = ContextVar("cornu_clock", default=None)
-
-
-@contextlib.contextmanager
-def clock(step: Any) -> Iterator[None]:
-    """Say which step of training the block computes (an int32 scalar, which may be traced)."""
-    token = _clock.set(step)
-    try:
-        yield
-    finally:
-        _clock.reset(token)
+__all__ = ["layer_key"]
 
 
 def layer_key(layer: Any, seed: int) -> Any:
@@ -45,9 +33,34 @@ def layer_key(layer: Any, seed: int) -> Any:
     place, draw = draws.get(id(layer), (len(draws), 0))
     draws[id(layer)] = place, draw + 1
     salt = (zlib.crc32(place.to_bytes(4, "little")) + 0x9E3779B9 * draw) & 0xFFFFFFFF
-    step = _clock.get()
-    if step is None:  # outside a step each call draws anew
+    step = context.step.get()
+    if step is None and context.engine_in_force().is_compiling():
+        step = _counted(layer)
+    elif step is None:  # outside a step each call draws anew
         count = vars(layer).get("_eager_draws", 0)
         vars(layer)["_eager_draws"] = count + 1
         step = np.uint32(0x80000000 + count)
     return random.fold_in(random.fold_in(random.key(seed), np.uint32(salt)), step)
+
+
+def _counted(layer: Any) -> Any:
+    """The number of the call of a function that the user compiles: counted on the engine, for no key may be fixed.
+
+    Raises:
+        EngineError: if the engine has no place for a count.
+    """
+    engine = context.engine_in_force()
+    count = vars(layer).get("_compiled_draws")
+    if count is None:
+        start = np.array(0x40000000, np.uint32)
+        count = vars(layer)["_compiled_draws"] = Variable(start, trainable=False, autocast=False, name="draws")
+        count.path, count.is_seed = f"{layer.path}/draws", True
+    scope = context.bindings.get()
+    if (scope is None or id(count) not in scope.values) and count.find_home(engine) is None:
+        raise EngineError(
+            f"layer {layer.path!r} draws random numbers inside a function that {engine.name!r} compiles: "
+            "every call would draw the same",
+            "the step's number",
+            "with cornu.random.at_step(step): ... inside the function, where step is one of its arguments",
+        )
+    return count.assign_add(np.uint32(1))

@@ -53,6 +53,7 @@ class Weights(Configurable):
     _batch_shape: tuple[int | None, ...] | None
     _build_shapes: dict[str, Any] | None
     _called_with: dict[str, Any] | None  # shapes and dtypes of its first call
+    _native: Any  # what binds it to an engine: `layers._native.Native`
     _calls: list[Any]  # weak references to the nodes of its calls
     _own_trainable: list[Variable]
     _own_frozen: list[Variable]
@@ -355,6 +356,8 @@ _INTERNAL = {
     "_build_shapes",
     "input_spec",
     "_aligned",
+    "_compiled_draws",
+    "_native",
 }
 _INTERNAL |= {"optimizer", "_objective", "_cache", "_compile_arguments", "history"}  # a model's, for training
 

@@ -29,12 +29,12 @@ from cornu.core.errors import (
     EngineError,
     ShapeError,
     UnsupportedError,
-    is_user_file,
     near_miss,
 )
 from cornu.core.names import auto_name
 from cornu.core.spec import Spec
 from cornu.core.variable import Variable
+from cornu.engines import registry
 from cornu.graph import masks
 from cornu.graph.symbolic import describe, record, specs_of, user_tensors
 from cornu.layers._arguments import (
@@ -48,8 +48,9 @@ from cornu.layers._arguments import (
 )
 from cornu.layers._context import Call, current
 from cornu.layers._masking import Masking
+from cornu.layers._native import Native, bound_engine, check_engine, infer, native_of
 from cornu.layers.input_spec import InputSpec, check_inputs
-from cornu.ops._declare import dtype_of, host_array, interpreter_of, shape_of, to_spec
+from cornu.ops._declare import ENGINE_RANK, dtype_of, host_array, interpreter_of, shape_of, to_spec
 from cornu.ops._rules import constraints
 from cornu.ops.arithmetic import divide
 from cornu.ops.creation import as_tensor
@@ -151,6 +152,7 @@ class Layer(Masking):
         own["autocast"] = autocast
         own["_batch_shape"] = batch_shape
         own.setdefault("input_spec", None)
+        own.setdefault("_native", None)
         own.setdefault("supports_masking", type(self).compute_mask is not Layer.compute_mask)
 
     # ------------------------------------------------ names, dtypes
@@ -204,10 +206,31 @@ class Layer(Masking):
     # ------------------------------------------------ the call
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the layer, or record it if an argument is symbolic."""
+        """Run the layer, or record it if an argument is symbolic.
+
+        Args:
+            args: arguments of `call`.
+            kwargs: arguments of `call`; and `engine`, the engine for this call (by default the one of the `with` block,
+                else of the values given, else the default). Values of another engine are brought over.
+        """
         if user_tensors(args) or (kwargs and user_tensors(kwargs)):
             return self._record(args, kwargs)
-        return self._run(args, kwargs)
+        if current.get() is not None or context.is_abstract():
+            return self._run(args, kwargs)
+        name = kwargs.pop("engine", None) if "engine" in kwargs and self._engine_is_ours() else None
+        engine = registry.get(name) if name is not None else self._engine_for((args, kwargs))
+        with context.use_engine(engine):
+            return self._run(args, kwargs)
+
+    def _engine_is_ours(self) -> bool:
+        """Whether `engine` is no argument of the layer's own `call`."""
+        signature = signature_of(type(self))
+        return "engine" not in signature.names and not signature.variadic
+
+    def _engine_for(self, values: Any) -> Any:
+        """The engine for a call that names none."""
+        bound = bound_engine(self._flatten_layers()) if Native.count else None
+        return registry.get(bound) if bound and context.chosen_engine() is None else registry.choose(values)
 
     def _record(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         signature = signature_of(type(self))
@@ -280,6 +303,9 @@ class Layer(Masking):
             if kept is not None:
                 masks._kept.reset(kept)
                 masks.forget(call.root.kept)
+        told = context.on_call.get()
+        if told is not None:
+            told(call, outputs)
         if parent is not None:
             parent.inner.append(self)
         if call.inner:
@@ -287,25 +313,39 @@ class Layer(Masking):
         return outputs
 
     def _called(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What `call` gives; where its functions do not know Specs, the shape that `compute_output_shape` gives."""
+        """What `call` gives; on Specs, where its functions know none, what their engine infers."""
         if not context.is_abstract():
-            return self.call(*args, **kwargs)
-        try:
-            return self.call(*args, **kwargs)
-        except (TypeError, AttributeError) as error:
-            if isinstance(error, CornuError):
-                raise
-            if type(self).compute_output_shape is not Layer.compute_output_shape:
-                return self._stated_output(args, kwargs)
-            if _raised_by_a_library(error):
+            if self._native is not None:
+                check_engine(self)
+            return self._checked(self.call(*args, **kwargs))
+        if self._native is None:
+            try:
+                return self.call(*args, **kwargs)
+            except Exception as error:
+                native = native_of(error)
+                if native is None:
+                    raise
+                vars(self)["_native"] = native
+        if type(self).compute_output_shape is not Layer.compute_output_shape:
+            return self._stated_output(args, kwargs)
+        return infer(self, args, kwargs)
+
+    def _checked(self, outputs: Any) -> Any:
+        """The outputs, which must be values of the engine in force.
+
+        Raises:
+            EngineError: if they are another engine's.
+        """
+        for leaf in tree.leaves(outputs):
+            owner = interpreter_of(leaf)
+            if owner is not None and owner.rank == ENGINE_RANK and owner is not context.engine_in_force():
                 raise EngineError(
-                    f"layer {self.name!r} ({type(self).__name__}) calls a function that cannot infer shapes: "
-                    f"{type(error).__name__}: "
-                    f"{str(error).splitlines()[0][:200] if str(error) else ''}",
-                    "a call written with cornu.ops",
-                    "or say its shape: def compute_output_shape(self, input_shape)",
-                ) from error
-            raise
+                    f"layer {self.path!r} ({type(self).__name__}) gave a value of engine {owner.name!r} "
+                    f"where {context.engine_in_force().name!r} runs the model",
+                    "values of the engine in force",
+                    f"engine={owner.name!r} for this call, or a `call` written with cornu.ops",
+                )
+        return outputs
 
     def _stated_output(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Specs of the shapes that the layer's own `compute_output_shape` gives."""
@@ -375,6 +415,8 @@ class Layer(Masking):
                 value = given.view()  # a mask that a layer sets on it must not stay on the caller's array
         elif isinstance(value, Variable):
             value = value.value
+        else:
+            value = _brought_over(value)
         dtype = self.compute_dtype
         if self.autocast and dtype_of(value) != dtype and dtype_of(value) in dtypes.FLOATS:
             mask = masks.mask_of(value)
@@ -554,12 +596,10 @@ class Layer(Masking):
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"
 
 
-def _raised_by_a_library(error: BaseException) -> bool:
-    """Whether an error comes from a library's code, neither the user's nor Cornu's."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return False
-    module = trace.tb_frame.f_globals.get("__name__", "").partition(".")[0]
-    return module != "cornu" and not is_user_file(trace.tb_frame.f_code.co_filename)
+def _brought_over(value: Any) -> Any:
+    """Another engine's value on the engine in force."""
+    owner = interpreter_of(value)
+    if owner.rank != ENGINE_RANK:
+        return value
+    engine = context.engine_in_force()
+    return value if owner is engine or context.is_abstract() else engine.from_any(value)

@@ -16,6 +16,7 @@ from cornu.core.names import auto_name
 from cornu.graph.function import Function
 from cornu.graph.symbolic import Node, SymbolicTensor, aside
 from cornu.layers._arguments import shapes_to_specs
+from cornu.layers._native import bound_engine
 from cornu.layers._tracking import children
 from cornu.layers._weights import internal
 from cornu.layers.base import Layer
@@ -87,6 +88,7 @@ class Model(Trainer):
                         "give one another name: Layer(..., name=...)",
                     )
         vars(self)["_layers"] = list(names.values())
+        bound_engine(self._flatten_layers(include_self=False))
         vars(self)["built"] = True
         if not self._trainable:
             self.trainable = False

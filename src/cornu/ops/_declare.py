@@ -27,6 +27,7 @@ from cornu.core.errors import ArgumentError, DtypeError, EngineError
 from cornu.core.spec import ArrayOperators, Spec
 from cornu.core.tree import map_structure
 from cornu.core.variable import Variable
+from cornu.core.variable import interpreter_of as _of_value
 
 __all__ = ["Array", "Op", "Tree", "all_ops", "dtype_of", "host_array", "op", "operator", "primitive", "shape_of"]
 
@@ -190,6 +191,9 @@ def interpreter_of(value: Any) -> Any:
     return get(value) if get is not None else None
 
 
+_of_value[0] = interpreter_of
+
+
 def _outermost(value: Any, found: Any) -> Any:
     kind = type(value)
     if kind is list or kind is tuple:
@@ -216,6 +220,16 @@ def _outermost_of(found: Any, mine: Any) -> Any:
             "bring one over: cornu.ops.convert_to_numpy(value)",
         )
     return found
+
+
+def owner_of(values: Any) -> Any:
+    """The engine that owns the values in a structure, or `None` for host data and stand-ins.
+
+    Raises:
+        EngineError: if they belong to two engines.
+    """
+    found = _outermost(values, None)
+    return found if found is not None and found.rank == ENGINE_RANK else None
 
 
 ENGINE_RANK, SPEC_RANK, TAPE_RANK, RECORDER_RANK = 1, 2, 3, 100_000
@@ -357,8 +371,12 @@ class Abstract(Interpreter):
                 return self.apply(op, arrays, static)
         ready = prepare(op, arrays, to_spec) if op.is_primitive or op.promote is not None else arrays
         result = op.body(**ready, **static)
-        if abstract_watcher[0] is not None and op.is_primitive:
-            abstract_watcher[0](op, ready, static, result)
+        if op.is_primitive:
+            if abstract_watcher[0] is not None:
+                abstract_watcher[0](op, ready, static, result)
+            told = context.on_spec.get()
+            if told is not None:
+                told(op, ready, static, result)
         return result
 
 

@@ -8,10 +8,10 @@ from cornu.autodiff.tape import tape_value_and_grad
 from cornu.core import context, tree
 from cornu.core.errors import CornuError, DataError, NonFiniteError
 from cornu.core.variable import Variable, read_all
-from cornu.layers._clock import clock
 from cornu.layers._context import call_in_force
 from cornu.ops._declare import Op
 from cornu.ops.creation import convert_to_numpy
+from cornu.random import at_step
 
 __all__ = ["explain"]
 
@@ -44,7 +44,7 @@ class _Watch:
         self.back = False
         self._origins: dict[int, tuple[Any, str | None]] = {}
 
-    def forward(self, op: Op, arrays: Any, result: Any) -> None:
+    def forward(self, op: Op, arrays: Any, static: Any, result: Any) -> None:
         """Stop at the first op that makes what is not finite."""
         call = call_in_force()
         path = call.path if call is not None else None
@@ -132,7 +132,7 @@ def _replay(model: Any, engine: Any, batch: Any, number: int, trained: list[Vari
     token, loops = context.watcher.set(watch.forward), context.unroll.set(True)
     back, by_tape = context.way_back.set(watch.backward), context.by_tape.set(True)
     try:
-        with context.use_engine(engine), context.bind([], []), clock(np.int32(number)), np.errstate(all="ignore"):
+        with context.use_engine(engine), context.bind([], []), at_step(np.int32(number)), np.errstate(all="ignore"):
             if model._own_steps():
                 model.train_step(batch)
             else:

@@ -15,11 +15,11 @@ import numpy as np
 
 from cornu.core import context
 from cornu.core.variable import Variable
-from cornu.layers._clock import clock
 from cornu.ops import arithmetic as _a
 from cornu.ops import elementwise as _e
 from cornu.ops import reduction as _r
 from cornu.ops._declare import dtype_of
+from cornu.random import at_step
 
 __all__ = ["Late", "State", "forward_step", "note_loss", "train_step"]
 
@@ -151,7 +151,7 @@ def train_step(
         noted: list[Any] = []
         token = _losses.set(noted)
         try:
-            with context.bind(variables, values) as scope, clock(number):
+            with context.bind(variables, values) as scope, at_step(number):
                 logs = method(batch)
                 _check_known(scope, variables)
                 new = [scope.values[id(variable)] for variable in variables]
@@ -184,7 +184,7 @@ def forward_step(method: Callable[[Any], Any], variables: list[Variable]) -> Cal
     place = {id(variable): i for i, variable in enumerate(variables)}
 
     def step(values: list[Any], number: Any, batch: Any) -> Any:
-        with context.bind(variables, values) as scope, clock(number):
+        with context.bind(variables, values) as scope, at_step(number):
             result = method(batch)
             _check_known(scope, variables)
             changed = {place[key]: scope.values[key] for key in scope.assigned if key in place}

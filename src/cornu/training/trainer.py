@@ -10,10 +10,11 @@ from cornu import optimizers, random
 from cornu.autodiff import value_and_grad
 from cornu.callbacks import CallbackList, TerminateOnNaN
 from cornu.core import context, tree
-from cornu.core.errors import ArgumentError, BuildError, CornuError, DataError
+from cornu.core.errors import ArgumentError, BuildError, CornuError, DataError, EngineError, NativeCall
 from cornu.core.variable import Variable, read_all
 from cornu.engines import registry as engines
 from cornu.graph import masks
+from cornu.layers._native import Native, bound_engine
 from cornu.layers._tracking import children
 from cornu.layers._weights import structure_version
 from cornu.layers.base import Layer
@@ -21,6 +22,7 @@ from cornu.metrics import Metric
 from cornu.ops import arithmetic as _a
 from cornu.ops import elementwise as _e
 from cornu.ops._declare import shape_of, to_spec
+from cornu.training import auto
 from cornu.training.data import Source, as_source
 from cornu.training.loop import Logs, Runner, fed, scalar
 from cornu.training.objective import Objective
@@ -86,9 +88,10 @@ class Trainer(Layer):
             weighted_metrics: metrics to which sample weights apply.
             run_eagerly: whether steps run uncompiled, op by op, so that a debugger can stop in them.
             steps_per_execution: a hint; the results are the same.
-            jit_compile: kept for Keras's sake; `run_eagerly` decides.
+            jit_compile: whether the engine compiles for long, for faster steps (TorchInductor on PyTorch, XLA on
+                TensorFlow).
             auto_scale_loss: whether the loss is scaled under `mixed_float16`.
-            engine: the engine for `fit`, `evaluate` and `predict`, unless they name one.
+            engine: the engine for `fit`, `evaluate` and `predict`, unless they name one; `"auto"` measures.
             stop_on_nonfinite: whether training stops, on the last good weights, when the loss or a weight is not
                 finite.
         """
@@ -98,7 +101,7 @@ class Trainer(Layer):
                 optimizer = optimizers.LossScaleOptimizer(optimizer, name="loss_scale_optimizer")
         if not isinstance(steps_per_execution, int) or steps_per_execution < 1:
             raise ArgumentError(f"compile got steps_per_execution={steps_per_execution!r}", "a whole number above zero")
-        if engine is not None:
+        if engine is not None and not engines.is_auto(engine):
             engines.get(engine)
         own = vars(self)
         own["optimizer"] = optimizer
@@ -311,7 +314,8 @@ class Trainer(Layer):
         cached = self._cache.get(key)
         if cached is None:
             step = self._forgetting(make())
-            compiled = _eager(step) if self.run_eagerly else engine.compile(step, donate=donate)
+            thorough = bool(self._compile_arguments and self._compile_arguments["jit_compile"] is True)
+            compiled = _eager(step) if self.run_eagerly else engine.compile(step, donate, thorough)
             # What the key knows by its id must live as long as the key.
             cached = self._cache[key] = (compiled, kept, variables)
         result: Callable[..., Any] = cached[0]
@@ -366,19 +370,27 @@ class Trainer(Layer):
             function.check_values(unpack(batch)[0])
 
     def _engine(self, name: Any) -> Any:
+        """The engine for a call: the one named, `compile`'s, the `with` block's, the layers' own, or the default.
+
+        For `"auto"` the one that serves until `auto.settle` has measured.
+        """
         chosen = name or self._compile_engine
+        chosen = None if engines.is_auto(chosen) else chosen
+        if chosen is None and Native.count and context.chosen_engine() is None:
+            chosen = bound_engine(self._flatten_layers())
         return engines.get(chosen) if chosen else context.engine_in_force()
 
-    def _prepare(self, engine: Any, batch: Any, objective: bool = True) -> None:
-        """Make all variables, by running the model once on Specs of a batch.
+    def _prepare(self, name: Any, batch: Any, objective: bool = True) -> Any:
+        """Make all variables, by running the model once on Specs of a batch; gives the engine for the call.
 
         A model with a step of its own need not have a `call` that fits; what is wrong will show when the step runs.
         """
         x, y, sample_weight = batch
+        engine = self._engine(name)
         own = self._own_steps()
         ready = self.optimizer is None or self.optimizer.built
         if self.built and self.variables and ready and (self._objective is None or self._objective.built):
-            return
+            return engine
         with context.use_engine(engine):
             try:
                 with context.abstract(), context.bind([], []):
@@ -390,6 +402,14 @@ class Trainer(Layer):
                         self._bind_objective(specs[1], y_pred)
                         self._objective.loss(specs[1], y_pred, specs[2])
                         self._objective.update(specs[1], y_pred, specs[2]) if specs[1] is not None else None
+            except NativeCall as error:  # of a loss or metric: a layer's was met in the layer
+                if error.engine != engine.name:
+                    raise EngineError(
+                        f"a loss or metric of model {self.name!r} calls {error.function}, and engine {engine.name!r} "
+                        "is to run it",
+                        f"engine={error.engine!r}",
+                        f"fit(..., engine={error.engine!r}), or write it with cornu.ops to run it anywhere",
+                    ) from None
             except Exception as error:
                 if not own and (isinstance(error, CornuError) or not isinstance(error, (TypeError, AttributeError))):
                     raise
@@ -400,6 +420,8 @@ class Trainer(Layer):
                 self._clear_losses()
             if self.optimizer is not None and self.trainable_variables and not self.optimizer.built:
                 self.optimizer.build(self.trainable_variables)
+        # Layers may have turned out to be bound to an engine.
+        return self._engine(name)
 
     def _own_steps(self) -> bool:
         cls = type(self)
@@ -449,7 +471,7 @@ class Trainer(Layer):
             validation_steps: batches per validation.
             validation_batch_size: rows per step of validation.
             validation_freq: validate every so many epochs, or at the epochs listed.
-            engine: the engine, for this call.
+            engine: the engine, for this call; `"auto"` measures which one is fastest and remembers it.
             seed: seed of the shuffling; by default one drawn from the global seed.
 
         Returns:
@@ -460,7 +482,6 @@ class Trainer(Layer):
             NonFiniteError: if the loss or a weight leaves the finite numbers; the last good weights are kept.
         """
         self._need_compiled("fit")
-        chosen = self._engine(engine)
         seed = random.global_seed() if seed is None else int(seed)
         source = as_source(
             x, y, sample_weight, batch_size=batch_size, steps=steps_per_epoch, shuffle=shuffle, seed=seed,
@@ -473,7 +494,9 @@ class Trainer(Layer):
             # Data that is no tuple of arrays may make its own batches.
             size = validation_batch_size or (batch_size if isinstance(validation_data, tuple) else None)
             validation = _validation_source(validation_data, size, validation_steps)
-        self._prepare(chosen, source.peek())
+        batch = source.peek()
+        chosen = self._prepare(engine, batch)
+        chosen = auto.settle(self, engine, chosen, "train", batch, source, max(1, epochs - initial_epoch))
         vars(self)["stop_training"] = False
         state = State(self._all_variables(), chosen)
         steps = steps_per_epoch or source.num_batches
@@ -544,9 +567,9 @@ class Trainer(Layer):
             a number, a list in the order of `metrics_names`, or a dict if `return_dict`.
         """
         self._need_compiled("evaluate")
-        chosen = self._engine(engine)
         source = as_source(x, y, sample_weight, batch_size=batch_size, steps=steps, shuffle=False, what="evaluate")
-        self._prepare(chosen, source.peek())
+        batch = source.peek()
+        chosen = auto.settle(self, engine, self._prepare(engine, batch), "test", batch, source)
         state = State(self._all_variables(), chosen)
         total = steps or source.num_batches
         shown = 1 if verbose == "auto" else verbose
@@ -587,8 +610,11 @@ class Trainer(Layer):
         """
         chosen = self._engine(engine)
         source = as_source(x, batch_size=batch_size, steps=steps, shuffle=False, what="predict")
-        if not self.built or not self.variables:
-            self._prepare(chosen, source.peek(), objective=False)
+        unready = not self.built or not self.variables
+        if unready or auto.is_asked(self, engine):
+            batch = source.peek()
+            chosen = self._prepare(engine, batch, objective=False) if unready else chosen
+            chosen = auto.settle(self, engine, chosen, "predict", batch, source)
         shown = 1 if verbose == "auto" else verbose
         total = steps or source.num_batches
         hooks = CallbackList(
@@ -646,9 +672,8 @@ class Trainer(Layer):
     ) -> Any:
         """One step of training on one batch; gives its loss and metrics (a list, or a dict if `return_dict`)."""
         self._need_compiled("train_on_batch")
-        chosen = self._engine(engine)
         batch = self._one_batch(x, y, sample_weight, class_weight, "train_on_batch")
-        self._prepare(chosen, batch)
+        chosen = auto.settle(self, engine, self._prepare(engine, batch), "train", batch, None)
         with State(self._all_variables(), chosen).held() as state:
             self.reset_metrics()
             runner = Runner(self, chosen, state)
@@ -662,9 +687,8 @@ class Trainer(Layer):
     ) -> Any:
         """One step of evaluation on one batch; gives its loss and metrics."""
         self._need_compiled("test_on_batch")
-        chosen = self._engine(engine)
         batch = self._one_batch(x, y, sample_weight, None, "test_on_batch")
-        self._prepare(chosen, batch)
+        chosen = auto.settle(self, engine, self._prepare(engine, batch), "test", batch, None)
         with State(self._all_variables(), chosen).held() as state:
             self.reset_metrics()
             logs = Runner(self, chosen, state).test(0, batch)

@@ -17,11 +17,12 @@ from cornu.core.errors import UnsupportedError
 from cornu.core.variable import Variable, read_all
 from cornu.initializers import Initializer
 from cornu.layers._arguments import signature_of
-from cornu.layers._clock import clock, layer_key
+from cornu.layers._clock import layer_key
 from cornu.layers._context import Call, call_in_force, current
 from cornu.layers.base import Layer
 from cornu.ops import random
 from cornu.ops.control import unrolled_scan
+from cornu.random import at_step
 
 __all__ = ["build_inside", "fresh", "swapped", "walk"]
 
@@ -105,7 +106,7 @@ def walk(
         if root is not None:
             root.draws = dict(draws)  # however often an engine runs this to trace it, the draws are the same
         before = [len(layer._call_losses) for layer in layers]
-        now = contextlib.nullcontext() if key is None else clock(ops.get_item(random.fold_in(key, moment), 0))
+        now = contextlib.nullcontext() if key is None else at_step(ops.get_item(random.fold_in(key, moment), 0))
         with context.bind(kept, values) as scope, now:
             state, y = step(state, x)
         for place, variable in scope.assigned.items():
