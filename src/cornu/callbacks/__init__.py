@@ -10,6 +10,7 @@ from cornu.callbacks.lambda_callback import LambdaCallback
 from cornu.callbacks.learning_rate import LearningRateScheduler, ReduceLROnPlateau
 from cornu.callbacks.monitor import MonitorCallback
 from cornu.callbacks.progbar import ProgbarLogger
+from cornu.callbacks.tensorboard import TensorBoard
 from cornu.callbacks.terminate_on_nan import TerminateOnNaN
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "MonitorCallback",
     "ProgbarLogger",
     "ReduceLROnPlateau",
+    "TensorBoard",
     "TerminateOnNaN",
 ]

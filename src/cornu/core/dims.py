@@ -66,13 +66,13 @@ class Dim:
         self._text = name
 
     @staticmethod
-    def _of(terms: dict[Monomial, int]) -> "Size":
+    def _of(terms: dict[Monomial, int], kind: "type[Dim] | None" = None) -> "Size":
         terms = {monomial: factor for monomial, factor in terms.items() if factor}
         if not terms:
             return 0
         if len(terms) == 1 and () in terms:
             return terms[()]
-        dim = Dim.__new__(Dim)
+        dim = Dim.__new__(kind or Dim)
         dim._terms = terms
         dim._hash = hash(frozenset(terms.items()))
         dim._text = None
@@ -97,7 +97,7 @@ class Dim:
             quotient = _divide(a, b)
             if quotient is not None:
                 return 0 if kind == "mod" else quotient
-        return Dim._of({((kind, a, b),): 1})
+        return Dim._of({((kind, a, b),): 1}, _kind(a, b))
 
     @property
     def expression(self) -> str:
@@ -146,7 +146,7 @@ class Dim:
         terms = dict(self._terms)
         for monomial, factor in _terms_of(other).items():
             terms[monomial] = terms.get(monomial, 0) + factor
-        return Dim._of(terms)
+        return Dim._of(terms, _kind(self, other))
 
     def __mul__(self, other: "Size") -> "Size":
         if not isinstance(other, (int, Dim)):
@@ -156,7 +156,7 @@ class Dim:
             for m2, f2 in _terms_of(other).items():
                 monomial = tuple(sorted(m1 + m2, key=hash))
                 terms[monomial] = terms.get(monomial, 0) + f1 * f2
-        return Dim._of(terms)
+        return Dim._of(terms, _kind(self, other))
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -295,6 +295,14 @@ def _terms_of(size: Size) -> dict[Monomial, int]:
     return size._terms if isinstance(size, Dim) else {(): int(size)}
 
 
+def _kind(a: Size, b: Size) -> type[Dim] | None:
+    """The type of what two sizes make: an engine may have sizes of its own, which are known when its graph runs."""
+    for size in (a, b):
+        if isinstance(size, Dim) and type(size) is not Dim:
+            return type(size)
+    return None
+
+
 def _divide(a: Size, b: Size) -> Size | None:
     """`a / b` where it is exact for every value of the unknowns, else `None`."""
     if isinstance(b, Dim):
@@ -315,7 +323,7 @@ def _divide(a: Size, b: Size) -> Size | None:
         if count % factor:
             return None
         quotient[tuple(rest)] = count // factor
-    return Dim._of(quotient)
+    return Dim._of(quotient, _kind(a, b))
 
 
 def is_known(size: object) -> bool:

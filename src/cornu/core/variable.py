@@ -196,7 +196,7 @@ class Variable(ArrayOperators):
             self._converted[engine.name] = (self.version, value)
         return value
 
-    def find_home(self, engine: Any) -> Home | None:
+    def find_home(self, engine: Any, always: bool = False) -> Home | None:
         """The variable's home on an engine, made if the engine wants one here and now.
 
         Raises:
@@ -204,7 +204,7 @@ class Variable(ArrayOperators):
         """
         if self.home is not None and self.home.engine is engine:
             return self.home
-        made = engine.home(self)
+        made = engine.home(self, always)
         if made is not None and self.home is not None:
             raise EngineError(
                 f"variable {self.path!r} lives in a {type(self.home.native).__name__} of engine "
@@ -283,15 +283,13 @@ class Variable(ArrayOperators):
 
     def assign_add(self, value: Any) -> Any:
         """Add to the value; returns the new one."""
-        return self.assign(operators["add"](self._unscaled(), value))
+        with context.autocast(None):
+            return self.assign(operators["add"](self, value))
 
     def assign_sub(self, value: Any) -> Any:
         """Subtract from the value; returns the new one."""
-        return self.assign(operators["subtract"](self._unscaled(), value))
-
-    def _unscaled(self) -> Any:
         with context.autocast(None):
-            return self.value
+            return self.assign(operators["subtract"](self, value))
 
     def numpy(self) -> np.ndarray:
         """The value as a NumPy array (a copy)."""
@@ -330,8 +328,7 @@ class Variable(ArrayOperators):
         scope = context.bindings.get()
         if scope is not None and id(self) in scope.values:
             return scope.values[id(self)]
-        self._native("tensorflow")
-        return self.find_home(context.find_engine("tensorflow")).native.handle  # type: ignore[union-attr]
+        return self.find_home(context.find_engine("tensorflow"), always=True).native.handle  # type: ignore[union-attr]
 
     def __float__(self) -> float:
         return float(self.numpy())

@@ -34,6 +34,8 @@ class Engine(Interpreter):
         gaps: name of an op -> why this engine cannot do it (data, shown to users and tests).
         ruled: name of a primitive -> whether, for these static arguments, the engine's own gradient differs from the
             language's, so that `by_rule` is asked instead of the table.
+        follows_users: whether `is_compiling` is to be asked wherever no engine is chosen (it must be cheap).
+        immutable: whether nobody can write to the memory of its values.
         traces: whether `compile` runs a function once on stand-ins, rather than at every call.
     """
 
@@ -42,6 +44,8 @@ class Engine(Interpreter):
     table: dict[str, Callable[..., Any]]
     gaps: dict[str, str] = {}
     ruled: dict[str, Callable[[dict[str, Any]], bool]] = {}
+    follows_users = False
+    immutable = False
     traces = False
 
     # ------------------------------------------------ what each engine says
@@ -108,12 +112,19 @@ class Engine(Interpreter):
         """A primitive of `ruled`, on prepared arrays, with `autodiff.tape.pull_back` as its native gradient."""
         raise NotImplementedError
 
-    def home(self, variable: Variable) -> Home | None:
+    def home(self, variable: Variable, always: bool = False) -> Home | None:
         """Where a variable that a user's own code reads must live so that this engine's autodiff follows it.
 
-        Asked outside Cornu's own steps only; `None` where a plain value will do.
+        Asked outside Cornu's own steps only; `None` where a plain value will do, unless it is `always` to have one.
         """
         return None
+
+    def read_in_step(self, variable: Variable) -> None:
+        """Told of every trainable variable that a training step reads, for an autodiff that the user starts in it."""
+
+    def adopt(self, native: Any) -> Home:
+        """A home in an object of this engine's library that exists already, which then holds the variable's value."""
+        raise UnsupportedError(f"engine {self.name!r} has no objects in which variables live", "another engine")
 
     def is_compiling(self) -> bool:
         """Whether a function that the user compiles with the engine itself is being traced here and now."""
@@ -129,6 +140,10 @@ class Engine(Interpreter):
     def devices(self) -> list[str]:
         """The devices the engine computes on."""
         return ["cpu"]
+
+    def details(self) -> dict[str, str]:
+        """What else `cornu doctor` should show of the engine as it is set up here: linkers, threads, providers."""
+        return {}
 
     # ------------------------------------------------ what follows for all of them
 
@@ -166,7 +181,8 @@ class Engine(Interpreter):
     def own(self, value: Any, dtype: str | None = None) -> Any:
         """Anything an op takes as this engine's value, cast if a dtype is given."""
         if isinstance(value, Variable):
-            value = value.value
+            with context.use_engine(self):
+                value = value.value
         if self.owns(type(value)):
             return value if dtype is None or dtype_of(value) == dtype else self.table["cast_to"](value, dtype)
         owner = interpreter_of(value)
@@ -183,8 +199,17 @@ class Engine(Interpreter):
         if self.owns(type(value)):
             return value
         if not isinstance(value, np.ndarray):
+            owner = interpreter_of(value)
+            if self.immutable and getattr(owner, "immutable", False) and not owner.is_tracing(value):
+                borrowed = self.borrow(value)
+                if borrowed is not None:
+                    return borrowed
             value = convert_to_numpy(value)
         return self.from_host(value)
+
+    def borrow(self, value: Any) -> Any:
+        """Another engine's value in the same memory (by DLPack), where nobody can write to it; `None` if that fails."""
+        return None
 
     def copy(self, value: Any) -> Any:
         """The engine's value again, in memory of its own."""

@@ -95,6 +95,11 @@ def standard_name(name: str) -> str:
     return name
 
 
+def reference() -> Any:
+    """The engine that is always there and comes with no import: NumPy's."""
+    return get("numpy")
+
+
 def engines() -> list[str]:
     """The names of all engines Cornu knows."""
     return list(ENGINES)
@@ -109,8 +114,12 @@ def default_engine() -> Any:
     """The engine that is used where none was chosen.
 
     `set_engine`'s; else that of the environment variable `CORNU_ENGINE`; else `KERAS_BACKEND`'s, if it names one of
-    these engines; else `jax`.
+    these engines; else `jax`. While a function is traced that the user compiles with an engine itself
+    (`tf.function`), it is that engine.
     """
+    for found in _loaded.values():
+        if found.follows_users and found.is_compiling():
+            return found
     return get(fallback_name())
 
 
@@ -186,6 +195,16 @@ def choose(values: Any) -> Any:
     """
     found = context.chosen_engine() or _declare.owner_of(values)
     return found if found is not None else default_engine()
+
+
+@contextlib.contextmanager
+def in_force_for(values: Any) -> Iterator[None]:
+    """Put the engine of values in force for a block, unless a block around chose one."""
+    if context.chosen_engine() is not None or context.is_abstract():
+        yield
+        return
+    with context.use_engine(choose(values)):
+        yield
 
 
 def _owner(kind: type) -> Any:

@@ -46,6 +46,8 @@ def combined(sources: tuple[Any, ...]) -> Any:
     return result
 
 
+# The type of symbolic tensors, which hold their mask themselves; set by `cornu.graph.symbolic`.
+symbolic: list[Any] = [None]
 # Engine values that have a mask: id -> (the value, held weakly if it can be, and its mask).
 _table: dict[int, tuple[Any, Any]] = _declare.value_masks
 # Values that cannot be held weakly, kept until the outermost layer call ends.
@@ -63,7 +65,7 @@ def mask_of(value: Any) -> Any:
         if type(source) is Spec and len(tag.sources) == 1:
             return source
         return Spec(source.shape, source.dtype, Tag(tag.sources))
-    if kind.__name__ == "SymbolicTensor":
+    if kind is symbolic[0]:
         return value.mask
     found = _table.get(id(value))
     return None if found is None else found[1]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from cornu.core import tree
+from cornu.core import context, tree
 from cornu.core.dims import Dim, Size, substitute
 from cornu.core.errors import CornuError, GraphError, ShapeError
 from cornu.graph import masks
@@ -114,6 +114,7 @@ class Plan:
             one value per output.
         """
         sizes = self.sizes(values)
+        told = context.on_node.get()
         known: dict[int, Any] = {id(tensor): value for tensor, value in zip(self.inputs, values, strict=True)}
         for node, done in zip(self.nodes, self._last_use, strict=True):
             try:
@@ -132,6 +133,8 @@ class Plan:
                 raise
             if keep is not None:
                 keep(node, result)
+            if told is not None:
+                told(self, node, result)
             self._enter(node, result, known)
             for key in done:
                 known.pop(key, None)

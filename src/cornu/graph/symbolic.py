@@ -82,6 +82,9 @@ class SymbolicTensor(StandIn):
         return (self[i] for i in range(int(self.shape[0])))
 
 
+masks.symbolic[0] = SymbolicTensor
+
+
 class Node:
     """One call of a layer or an op in a graph.
 

@@ -63,6 +63,11 @@ from cornu.layers.einsum_dense import (
 from cornu.layers.embedding import (
     Embedding,
 )
+from cornu.layers.foreign import (
+    FlaxLayer,
+    JaxLayer,
+    TorchModuleWrapper,
+)
 from cornu.layers.input_layer import (
     Input,
     InputLayer,
@@ -202,6 +207,7 @@ __all__ = [
     "EinsumDense",
     "Embedding",
     "Flatten",
+    "FlaxLayer",
     "GRU",
     "GRUCell",
     "GaussianDropout",
@@ -225,6 +231,7 @@ __all__ = [
     "Input",
     "InputLayer",
     "InputSpec",
+    "JaxLayer",
     "LSTM",
     "LSTMCell",
     "Lambda",
@@ -265,6 +272,7 @@ __all__ = [
     "StackedRNNCells",
     "Subtract",
     "TimeDistributed",
+    "TorchModuleWrapper",
     "UnitNormalization",
     "UpSampling1D",
     "UpSampling2D",

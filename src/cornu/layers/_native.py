@@ -14,6 +14,7 @@ from cornu.core.errors import CornuError, EngineError, NativeCall, is_user_file
 from cornu.core.spec import Spec
 from cornu.engines import registry
 from cornu.ops._declare import to_spec
+from cornu.random import at_step
 
 __all__ = ["Native", "bound_engine", "check_engine", "infer", "native_of"]
 
@@ -134,7 +135,7 @@ def _trial(layer: Any, args: Any, kwargs: Any, specs: list[Spec], sizes: dict[st
         structure[:] = [tree.structure(result)]
         return [engine.own(leaf) for leaf in tree.leaves(result)]
 
-    with context.abstract(False), context.use_engine(engine), context.bind([], []):
+    with context.abstract(False), context.use_engine(engine), context.bind([], []), at_step(0):
         found = engine.infer(function, [Spec(evaluate(spec.shape, sizes), spec.dtype) for spec in specs])
     return structure[0], [to_spec(spec) for spec in found]
 

@@ -87,6 +87,7 @@ class Layer(Masking):
         (None, 4)
     """
 
+    autograph_info__: dict[str, Any] = {}  # what TensorFlow's AutoGraph looks for on callables to leave alone
     _base_arguments = ("name", "trainable", "dtype", "activity_regularizer", "autocast")
 
     def __init__(

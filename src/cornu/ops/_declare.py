@@ -72,6 +72,8 @@ class Op:
         family: `"elementwise"`, `"reduction"`, ... - what a mask needs to know.
     """
 
+    autograph_info__: dict[str, Any] = {}  # what TensorFlow's AutoGraph looks for on callables to leave alone
+
     def __init__(
         self, body: Callable[..., Any], is_primitive: bool, promote: Any, result: Any, family: str | None
     ) -> None:
@@ -236,7 +238,10 @@ ENGINE_RANK, SPEC_RANK, TAPE_RANK, RECORDER_RANK = 1, 2, 3, 100_000
 
 
 def _of_variable(variable: Variable) -> Any:
-    return interpreter_of(variable.value)
+    """Who interprets what a variable is bound to; an unbound one is read by whoever interprets the other arguments."""
+    scope = context.bindings.get()
+    bound = None if scope is None else scope.values.get(id(variable))
+    return None if bound is None else interpreter_of(bound)
 
 
 for _host in (int, float, bool, complex, str, bytes, type(None), np.ndarray, np.bool_, *np.sctypeDict.values()):

@@ -17,6 +17,7 @@ from cornu.core.config import Configurable, init_parameters
 from cornu.core.errors import ArgumentError, BindingError, BuildError, CornuWarning, DtypeError, ShapeError, near_miss
 from cornu.core.family import deserialize_object, snake_case
 from cornu.core.variable import Variable
+from cornu.engines import registry
 from cornu.optimizers.schedules import LearningRateSchedule
 
 __all__ = ["Optimizer", "Options"]
@@ -406,7 +407,7 @@ class Optimizer(Configurable):
         grads = list(grads)
         if not grads:
             return
-        with context.autocast(None):
+        with registry.in_force_for(grads), context.autocast(None):
             pairs = self._pairs(grads, trainable_variables)
             scale = self.loss_scale_factor
             grads = [gradient if scale is None else ops.divide(gradient, scale) for gradient, _ in pairs]

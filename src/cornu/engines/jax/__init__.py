@@ -19,6 +19,7 @@ from cornu.ops._declare import Op, dtype_of, host_array, interpreter_of
 __all__ = ["ENGINE"]
 
 _WIDE = ("float64", "int64", "uint64")
+_BORROWED = ("float16", "bfloat16", "float32", "int8", "int16", "int32", "uint8", "uint16", "uint32")
 
 
 class _Ordered:
@@ -71,6 +72,7 @@ class JaxEngine(Engine):
     name = "jax"
     table = TABLE
     traces = True
+    immutable = True
     # JAX has no gradient of a "mul" scatter with equal positions, and shares ties of "max" and "min" otherwise.
     ruled = {"scatter_nd": lambda static: static["mode"] in ("mul", "max", "min")}
 
@@ -101,7 +103,7 @@ class JaxEngine(Engine):
 
     def own(self, value: Any, dtype: str | None = None) -> Any:
         """Anything an op takes as a JAX value, cast if a dtype is given; scalars of the host stay on it."""
-        if interpreter_of(value) is None:
+        if interpreter_of(value) is None and not isinstance(value, Variable):
             host = host_array(value, dtype)
             return self.from_host(host) if host.ndim else host
         return super().own(value, dtype)
@@ -162,6 +164,13 @@ class JaxEngine(Engine):
             )
         return [Spec(leaf.shape, dtype_of(leaf)) for leaf in found]
 
+    def borrow(self, value: Any) -> Any:
+        """Another engine's value in the same memory, if it is of a dtype that DLPack and JAX share."""
+        if dtype_of(value) not in _BORROWED or not hasattr(value, "__dlpack__"):
+            return None
+        with jax.ensure_compile_time_eval():
+            return jnp.from_dlpack(value)
+
     def by_rule(self, op: Op, arrays: dict[str, Any], static: dict[str, Any]) -> Any:
         """A primitive under `jax.custom_vjp`, with the language's way back."""
         names = tuple(arrays)
@@ -189,6 +198,10 @@ class JaxEngine(Engine):
         if type(value) is np.ndarray and value.dtype.name not in _WIDE:
             return value
         return self.from_any(value)
+
+    def is_compiling(self) -> bool:
+        """Whether a function under a user's own `jax.jit` is being traced: what it makes is not known yet."""
+        return isinstance(jnp.zeros(()), jax.core.Tracer)
 
     def is_tracing(self, value: Any) -> bool:
         """Whether a value is a tracer."""

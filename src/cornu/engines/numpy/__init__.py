@@ -35,7 +35,8 @@ class NumpyEngine(Engine):
     def own(self, value: Any, dtype: str | None = None) -> Any:
         """Host data as an array; another engine's value, brought over."""
         if isinstance(value, Variable):
-            value = value.value
+            with context.use_engine(self):
+                value = value.value
         owner = interpreter_of(value)
         if owner is not None:
             value = owner.to_host(value)

@@ -93,6 +93,8 @@ def walk(
     """
     layers = inner._flatten_layers() if isinstance(inner, Layer) else []
     kept = [variable for variable in inner.variables if not variable.trainable] if layers else []
+    flag, watcher = context.flag.get(), context.watcher.get()
+    kept += [flag] if flag is not None and watcher is not None else []
     places = {id(variable): i for i, variable in enumerate(kept)}
     changed: set[int] = set()
     root = call_in_force().root if call_in_force() is not None else None  # type: ignore[union-attr]
@@ -108,7 +110,11 @@ def walk(
         before = [len(layer._call_losses) for layer in layers]
         now = contextlib.nullcontext() if key is None else at_step(ops.get_item(random.fold_in(key, moment), 0))
         with context.bind(kept, values) as scope, now:
-            state, y = step(state, x)
+            token = context.watcher.set(watcher if flag is not None else context.watcher.get())
+            try:
+                state, y = step(state, x)
+            finally:
+                context.watcher.reset(token)
         for place, variable in scope.assigned.items():
             if place not in places:
                 _refuse_assignment(owner, variable)
