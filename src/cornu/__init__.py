@@ -15,8 +15,8 @@ _PUBLIC: dict[str, tuple[str, str]] = {
         name: (f"cornu.{name}", "")
         for name in (
             "activations", "autodiff", "callbacks", "constraints", "core", "dtype_policies", "engines", "initializers",
-            "inspect", "layers", "losses", "metrics", "models", "ops", "optimizers", "random", "regularizers", "saving",
-            "training", "utils",
+            "inspect", "interop", "layers", "losses", "metrics", "models", "ops", "optimizers", "random", "regularizers",
+            "saving", "training", "utils",
         )
     },
     "config": ("cornu.configuration", ""),
@@ -39,7 +39,9 @@ _PUBLIC: dict[str, tuple[str, str]] = {
     "SymbolicTensor": ("cornu.graph", "SymbolicTensor"),
     "Variable": ("cornu.core.variable", "Variable"),
     "check_layer": ("cornu.inspect.check_layer", "check_layer"),
+    "clear_auto_cache": ("cornu.engines", "clear_auto_cache"),
     "engine": ("cornu.engines", "engine"),
+    "set_auto_budget": ("cornu.engines", "set_auto_budget"),
     "set_engine": ("cornu.engines", "set_engine"),
     "set_strict": ("cornu.core.config", "set_strict"),
     "tree": ("cornu.core.tree", ""),

@@ -34,15 +34,18 @@ FLOORS = {
     "models": 8,
     "rewrite": 9,
     "inspect": 9,
+    "interop": 9,
     "configuration": 9,
     "backend": 9,
     "__init__": 10,
+    "cli": 10,
+    "__main__": 11,
 }
 # Libraries that may be imported inside a function: engines, and what an extra brings or a user may have.
 LATE = {
-    "h5py", "ml_dtypes", "PIL", "pandas", "polars", "narwhals", "torch", "tensorflow", "jax", "rich", "scipy",
+    "h5py", "ml_dtypes", "PIL", "pandas", "polars", "narwhals", "torch", "tensorflow", "jax", "rich", "scipy", "tensorboardX",
 }  # fmt: skip
-# Only engines import engines.
+# Only engines, and what puts Cornu into their libraries, import engines.
 ENGINE_LIBRARIES = {"jax", "jaxlib", "torch", "tensorflow", "pytensor", "onnxruntime"}
 
 
@@ -146,7 +149,7 @@ def test_only_engines_import_engines():
     """No module outside `engines/` imports an engine's library."""
     found = []
     for name, room, tree in modules():
-        if room != "engines":
+        if room not in ("engines", "interop"):
             for node in ast.walk(tree):
                 found += [
                     f"{name}:{node.lineno} {t}" for t in imported(node) if t.partition(".")[0] in ENGINE_LIBRARIES

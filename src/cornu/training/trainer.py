@@ -1,5 +1,6 @@
 """`Trainer`: what every model can do with data: compile, fit, evaluate, predict, and the steps they are made of."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +23,7 @@ from cornu.metrics import Metric
 from cornu.ops import arithmetic as _a
 from cornu.ops import elementwise as _e
 from cornu.ops._declare import shape_of, to_spec
-from cornu.training import auto
+from cornu.training import auto, every_op, watched
 from cornu.training.data import Source, as_source
 from cornu.training.loop import Logs, Runner, fed, scalar
 from cornu.training.objective import Objective
@@ -297,25 +298,41 @@ class Trainer(Layer):
     # ------------------------------------------------ compiled steps
 
     def _compiled_train(self, engine: Any, variables: list[Variable]) -> Callable[..., Any]:
-        guarded = self.trainable_variables if self._guard else None
-        return self._compiled("train", engine, variables, lambda: train_step(self.train_step, variables, guarded), True)
+        guarded = self.trainable_variables if self._guard or every_op.is_on() else None
+
+        def make(collector: Any = None) -> Any:
+            return train_step(self.train_step, variables, guarded, collector)
+
+        return self._compiled("train", engine, variables, make, True)
 
     def _compiled_test(self, engine: Any, variables: list[Variable]) -> Callable[..., Any]:
-        return self._compiled("test", engine, variables, lambda: forward_step(self.test_step, variables), False)
+        def make(collector: Any = None) -> Any:
+            return forward_step(self.test_step, variables, collector)
 
-    def _compiled_predict(self, engine: Any, variables: list[Variable]) -> Callable[..., Any]:
-        return self._compiled("predict", engine, variables, lambda: forward_step(self.predict_step, variables), False)
+        return self._compiled("test", engine, variables, make, False)
+
+    def _compiled_predict(
+        self, engine: Any, variables: list[Variable], number: int | None = None
+    ) -> Callable[..., Any]:
+        def make(collector: Any = None) -> Any:
+            return forward_step(self.predict_step, variables, collector)
+
+        found = self._compiled("predict", engine, variables, make, False)
+        return functools.partial(found, place=number) if number is not None and every_op.is_on() else found
 
     def _compiled(
-        self, kind: str, engine: Any, variables: list[Variable], make: Callable[[], Any], donate: bool
+        self, kind: str, engine: Any, variables: list[Variable], make: Callable[..., Any], donate: bool
     ) -> Callable[..., Any]:
         layers, kept = self._structure(variables)
-        key = (kind, engine.name, self.run_eagerly, self._guard, tuple(map(id, variables)), layers)
+        mode = every_op.mode()
+        key = (kind, engine.name, self.run_eagerly, self._guard, mode, tuple(map(id, variables)), layers)
         cached = self._cache.get(key)
         if cached is None:
-            step = self._forgetting(make())
+            step = self._forgetting(make() if mode is None else make(every_op.Collector(mode)))
             thorough = bool(self._compile_arguments and self._compile_arguments["jit_compile"] is True)
             compiled = _eager(step) if self.run_eagerly else engine.compile(step, donate, thorough)
+            if mode is not None:
+                compiled = watched.step(kind, self, engine, compiled, self._forgetting(make()))
             # What the key knows by its id must live as long as the key.
             cached = self._cache[key] = (compiled, kept, variables)
         result: Callable[..., Any] = cached[0]
@@ -372,12 +389,15 @@ class Trainer(Layer):
     def _engine(self, name: Any) -> Any:
         """The engine for a call: the one named, `compile`'s, the `with` block's, the layers' own, or the default.
 
-        For `"auto"` the one that serves until `auto.settle` has measured.
+        For `"auto"` one that serves until `auto.settle` has measured.
         """
         chosen = name or self._compile_engine
-        chosen = None if engines.is_auto(chosen) else chosen
+        measured = engines.is_auto(chosen or engines.auto_in_force())
+        chosen = None if measured else chosen
         if chosen is None and Native.count and context.chosen_engine() is None:
             chosen = bound_engine(self._flatten_layers())
+        if chosen is None and measured:
+            return context.chosen_engine() or engines.reference()
         return engines.get(chosen) if chosen else context.engine_in_force()
 
     def _prepare(self, name: Any, batch: Any, objective: bool = True) -> Any:
@@ -634,7 +654,7 @@ class Trainer(Layer):
                 batch = fed(chosen, batch)
                 while True:
                     try:
-                        changed, outputs = self._compiled_predict(chosen, variables)(values, np.int32(0), batch)
+                        changed, outputs = self._compiled_predict(chosen, variables, number)(values, np.int32(0), batch)
                         break
                     except Late as late:
                         self._late().extend(late.variables)

@@ -1,0 +1,204 @@
+"""`engine="auto"`: measure the engines on this model, batch and machine, and keep the fastest.
+
+Each engine takes a few real steps (compiled, fed and run as in `fit`) on copies of the model's values; nothing the
+user can see changes. What was found is kept for the process and, in a file, for others; the choice is made from it
+anew for each call, since a compiler that pays for a thousand steps does not for ten.
+"""
+
+import contextlib
+import gc
+import math
+import platform
+import random as _python
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from cornu import random
+from cornu.engines import cache
+from cornu.engines import registry as engines
+from cornu.engines.auto import Auto
+from cornu.engines.installed import engine_versions, machine, threads, version_of
+from cornu.layers._native import Native, bound_engine
+from cornu.training.data import Source
+from cornu.training.fingerprint import batch_of, fingerprint, key_of
+from cornu.training.report import Report
+from cornu.training.trial import OutOfTime, Trial, variables_of
+
+__all__ = ["is_asked", "settle"]
+
+# How many steps a call is taken to have where nobody knows.
+_USUAL_STEPS = 1000
+# One thing is measured at a time.
+_lock = threading.Lock()
+
+
+def settle(model: Any, name: Any, engine: Any, kind: str, batch: Any, source: Source | None, epochs: int = 1) -> Any:
+    """The engine for a call of a model: the one found so far, unless it is to be measured.
+
+    Args:
+        model: the model, whose variables are made.
+        name: what the call names as engine.
+        engine: the engine found so far.
+        kind: the step: `"train"`, `"test"` or `"predict"`.
+        batch: the first batch, `(x, y, sample_weight)`.
+        source: where the batches come from; `None` for a call of one batch.
+        epochs: how often they come.
+
+    Raises:
+        Exception: the first engine's, if none can do the step.
+    """
+    auto = _wanted(model, name)
+    if auto is None:
+        return engine
+    names = auto.candidates()
+    if len(names) == 1:
+        return engines.get(names[0])
+    per_epoch = None if source is None else source.num_batches
+    steps = _USUAL_STEPS if per_epoch is None else max(1, per_epoch * epochs)
+    ragged = source is not None and bool(source.num_rows and source.num_rows % (source.batch_size or 1))
+    report = _report_for(model, auto, names, kind, batch, steps)
+    chosen = report.choose(steps, 2 if ragged else 1)
+    report.tell(chosen, steps)
+    return engines.get(chosen)
+
+
+def is_asked(model: Any, name: Any) -> bool:
+    """Whether a call that names this (or no) engine is to measure."""
+    return _wanted(model, name) is not None
+
+
+def _wanted(model: Any, name: Any) -> Auto | None:
+    """The `Auto` that a call asks for; `None` if it has an engine, or its layers allow one alone."""
+    asked = name or model._compile_engine or engines.auto_in_force()
+    if not engines.is_auto(asked) or (Native.count and bound_engine(model._flatten_layers()) is not None):
+        return None
+    if any(variable.holder is not None for variable in model.variables[:1]):
+        return None  # a callback's call, within a loop that has its engine
+    return asked if isinstance(asked, Auto) else Auto()
+
+
+def _report_for(model: Any, auto: Auto, names: list[str], kind: str, batch: Any, steps: int) -> Report:
+    """What is known of the engines on this step: kept by the model, remembered in a file, or measured now."""
+    shapes = batch_of(batch)
+    structure, kept = model._structure(variables_of(model, kind))
+    known = ("auto", kind, model.run_eagerly, model._guard, key_of([shapes, names, threads()]), structure)
+    found = model._cache.get(known)
+    if found is not None and not found[0].wants_more(auto.budget):
+        report: Report = found[0]
+        return report
+    what = {"batch": shapes, "engines": names, "versions": _versions(), "machine": machine()}
+    key = key_of([what, fingerprint(model, kind), threads()])
+    remembered = Report.from_record(cache.read(key), names)
+    if remembered is None or remembered.wants_more(auto.budget):
+        with _lock:
+            remembered = _measure(model, auto, names, kind, batch, steps)
+        remembered.remember(key, {"kind": kind, **what})
+    else:
+        remembered.path = cache.path_of(key)
+    model._cache[known] = (remembered, kept)
+    return remembered
+
+
+def _versions() -> dict[str, str | None]:
+    others = {name: version_of(name) for name in ("cornu", "jaxlib")}
+    return {"python": platform.python_version(), **others, **engine_versions()}
+
+
+def _measure(model: Any, auto: Auto, names: list[str], kind: str, batch: Any, steps: int) -> Report:
+    """Time all engines, as far as the budget goes."""
+    report = Report(names, auto.budget)
+    end = time.monotonic() + auto.budget
+    before = set(model._cache)
+    errors: list[Exception] = []
+    with _undisturbed(model):
+        for name in names:
+            if time.monotonic() < end or not report.times:
+                _quiet()
+                try:
+                    with np.errstate(all="ignore"):
+                        _time(model, engines.get(name), kind, batch, steps, end, report)
+                except OutOfTime as late:
+                    report.slower[name] = late.seconds
+                except Exception as error:
+                    report.failed[name] = _in_short(error)
+                    errors.append(error)
+        if not report.times:
+            raise errors[0]
+        for name in report.close(steps) if time.monotonic() < end else ():
+            _quiet()
+            _again(model, engines.get(name), kind, batch, report)
+    chosen = report.choose(steps)
+    for key in set(model._cache) - before:
+        # The steps of the others are not needed again; "late" and "structure" are no steps.
+        if isinstance(key, tuple) and key[0] == kind and key[1] != chosen:
+            del model._cache[key]
+    report.warm = {chosen}
+    return report
+
+
+def _time(model: Any, engine: Any, kind: str, batch: Any, steps: int, end: float, report: Report) -> None:
+    """Time one engine: its first step, then steady ones, fewer if it cannot win."""
+    best = report.best_total(steps)
+    trial = Trial(model, engine, kind, batch)
+    compiles = engine.traces and not model.run_eagerly
+    # What has nothing to compile, and takes longer for one step than another for compiling and one step, never wins.
+    patience = math.inf if compiles else 2 * report.best_total(1) + 0.1
+    now = time.monotonic()
+    first = trial.first(min(now + patience, max(end, now + 1.0)) if report.times else math.inf)
+    second = trial.timed(1)
+    count = trial.count(second)
+    samples: list[float] = []
+    start = time.monotonic()
+    while len(samples) < 5 or (len(samples) < 25 and time.monotonic() - start < 0.3):
+        samples.append(trial.timed(count))
+        hopeless = first + min(samples) * steps > 1.5 * best and min(samples) > 1.5 * report.best_step()
+        if hopeless or (time.monotonic() > end and len(samples) > 2):
+            break
+    step = statistics.median(samples)
+    report.times[engine.name] = (max(0.0, first + second - 2 * step) if compiles else 0.0, step)
+    report.samples[engine.name] = samples
+
+
+def _again(model: Any, engine: Any, kind: str, batch: Any, report: Report) -> None:
+    """Time one of several that are close a second time, at another moment."""
+    trial = Trial(model, engine, kind, batch)
+    count = trial.count(trial.timed(1))
+    report.samples[engine.name] += [trial.timed(count) for _ in range(5)]
+    compiled, _ = report.times[engine.name]
+    report.times[engine.name] = compiled, statistics.median(report.samples[engine.name])
+
+
+def _quiet() -> None:
+    """Wait until no engine's threads are at work: some pools spin for a while when they have nothing to do."""
+    gc.collect()
+    for _ in range(20):
+        used = time.process_time()
+        time.sleep(0.02)
+        if time.process_time() - used < 0.004:
+            return
+
+
+@contextlib.contextmanager
+def _undisturbed(model: Any) -> Iterator[None]:
+    """Leave every generator of random numbers, and the model's own flags, as they were."""
+    flags = {name: vars(model)[name] for name in ("stop_training", "stop_evaluating", "stop_predicting")}
+    python, host, drawn = _python.getstate(), np.random.get_state(), random._process.drawn
+    try:
+        yield
+    finally:
+        _python.setstate(python)
+        np.random.set_state(host)
+        random._process.drawn = drawn
+        vars(model).update(flags)
+
+
+def _in_short(error: Exception) -> str:
+    """An error in one short line."""
+    lines = str(error).strip().splitlines()
+    text = " ".join(lines[0].split()) if lines else ""
+    return f"{type(error).__name__}: {text[:100]}{'...' if len(text) > 100 else ''}".removesuffix(": ")

@@ -1,0 +1,130 @@
+"""A few steps of one engine on copies of a model's values, timed."""
+
+import time
+from typing import Any
+
+import numpy as np
+
+from cornu.core import context, dtypes, tree
+from cornu.core.variable import Variable
+from cornu.training.loop import Runner, fed
+from cornu.training.step import State
+
+__all__ = ["OutOfTime", "Trial", "variables_of"]
+
+# Steps that may be in flight at once; the loop would begin to look at them above this.
+_MOST = 8
+
+
+class OutOfTime(BaseException):
+    """A step ran past its deadline. No `Exception`, for engines fall back to other ways on those.
+
+    Attributes:
+        seconds: how long it ran.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"{seconds:.3f} s")
+        self.seconds = seconds
+
+
+class _Copies(State):
+    """Values of variables that the variables themselves do not know of."""
+
+    def add(self, variables: list[Variable]) -> None:
+        """Take in copies of more variables."""
+        with context.use_engine(self.engine):
+            for variable in variables:
+                value = self.engine.from_any(_stand_in(variable))
+                self.values.append(self.engine.copy(value))
+                self.index[id(variable)] = len(self.variables)
+                self.variables.append(variable)
+
+
+def _stand_in(variable: Variable) -> Any:
+    """A variable's value, or one like it where nobody has looked yet and it is still to be drawn."""
+    if variable.initialized or variable.holder is not None or variable.home is not None:
+        return variable.stored()
+    value = np.zeros(variable.shape, dtypes.numpy_dtype(variable.dtype))
+    if variable.trainable and variable.ndim > 1 and variable.dtype in dtypes.FLOATS:
+        drawn = np.random.default_rng(0).standard_normal(variable.shape, "float32")
+        value = (drawn / np.sqrt(max(1, variable.size // variable.shape[-1]))).astype(value.dtype)
+    return value
+
+
+def variables_of(model: Any, kind: str) -> list[Variable]:
+    """The variables that a step of a kind is given."""
+    return [*model.variables, *model._late()] if kind == "predict" else model._all_variables()
+
+
+class Trial:
+    """One engine at work on copies of a model's values.
+
+    Args:
+        model: the model, whose variables are made.
+        engine: the engine.
+        kind: the step: `"train"`, `"test"` or `"predict"`.
+        batch: the batch for all steps.
+    """
+
+    def __init__(self, model: Any, engine: Any, kind: str, batch: Any) -> None:
+        self.model = model
+        self.engine = engine
+        self.kind = kind
+        self.batch = batch
+        self.state = _Copies([], engine)
+        with context.use_engine(engine):
+            self.state.add(variables_of(model, kind))
+            self.runner = Runner(model, engine, self.state, quiet=True)
+
+    def _step(self) -> Any:
+        """One step, as the loop takes it; its results may still be under way."""
+        if self.kind == "train":
+            return self.runner.train(self.model._step_number, self.batch), self.state.values[-1:]
+        if self.kind == "test":
+            return self.runner.test(0, self.batch)
+        batch = fed(self.engine, self.batch)
+        _, outputs = self.runner._run(
+            self.model._compiled_predict, lambda step: step(self.state.values, np.int32(0), batch)
+        )
+        return tree.map_structure(self.engine.to_host, outputs)
+
+    def timed(self, count: int) -> float:
+        """Seconds per step, over so many steps at a stretch (at most 8)."""
+        with context.use_engine(self.engine):
+            start = time.perf_counter()
+            for _ in range(count):
+                result = self._step()
+            for leaf in tree.leaves(result):
+                if self.engine.owns(type(leaf)):
+                    self.engine.wait(leaf)
+            seconds = (time.perf_counter() - start) / count
+        self.runner._flight.clear()
+        return seconds
+
+    def first(self, deadline: float) -> float:
+        """Seconds of the first step, which compiles.
+
+        Args:
+            deadline: when (of `time.monotonic`) it is given up; looked at after each op only.
+
+        Raises:
+            OutOfTime: if it was given up.
+        """
+        start = time.monotonic()
+
+        def watch(*_: Any) -> None:
+            now = time.monotonic()
+            if now > deadline:
+                raise OutOfTime(now - start)
+
+        token = context.watcher.set(watch)
+        try:
+            return self.timed(1)
+        finally:
+            context.watcher.reset(token)
+
+    @staticmethod
+    def count(seconds: float) -> int:
+        """How many steps of this length to take at a stretch, so that the clock's grain does not count."""
+        return max(1, min(_MOST, int(0.05 / max(seconds, 1e-6))))
