@@ -104,7 +104,7 @@ def test_half_widths_are_computed_in_float32(engine, policy, name, arguments):
     theirs = getattr(keras.layers, name)(dtype=policy, **arguments)
     training = {"training": True} if name == "BatchNormalization" else {}
     got, want = ours(x, **training), theirs(x, **training)
-    assert str(got.dtype) == str(want.dtype) == policy.removeprefix("mixed_")
+    assert ops.dtype(got) == str(want.dtype) == policy.removeprefix("mixed_")
     rtol = 2e-2 if "b" in policy else 2e-3
     np.testing.assert_allclose(
         ops.convert_to_numpy(got).astype("float32"), np.asarray(want).astype("float32"), rtol=rtol, atol=rtol

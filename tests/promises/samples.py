@@ -7,9 +7,10 @@ import numpy as np
 from cornu import layers
 from cornu.saving import register_keras_serializable
 
-__all__ = ["# Wrappers of other libraries' functions, which run on one engine only: tests/interop has them.
+__all__ = ["ABSTRACT", "FOREIGN", "SAMPLES", "Sample", "public_layers"]
+
+# Wrappers of other libraries' functions, which run on one engine only: tests/interop has them.
 FOREIGN = {"FlaxLayer", "JaxLayer", "TorchModuleWrapper"}
-ABSTRACT", "SAMPLES", "Sample", "public_layers"]
 
 # Classes that are no layers by themselves.
 ABSTRACT = {"Layer", "InputLayer", "Merge", "Wrapper"}

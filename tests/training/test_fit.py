@@ -374,7 +374,7 @@ def test_run_eagerly_shows_values(engine):
 
     found = []
     for eager in (True, False):
-        if not eager and engine == "jax":
+        if not eager and cornu.engines.get(engine).traces:
             Breakpoint.call = lambda self, x: x
         model = build()
         model.compile("adam", "mse", run_eagerly=eager, engine=engine)

@@ -200,8 +200,14 @@ class Tape(Interpreter):
             rule = rules.get(name)
             if rule is None:
                 continue
-            share = rule(gradient, entry.result, arguments)
-            if told is not None:
+            if told is None:
+                share = rule(gradient, entry.result, arguments)
+            else:  # who watches the way back is told of the rule's result, not of the ops within
+                token = context.watcher.set(None)
+                try:
+                    share = rule(gradient, entry.result, arguments)
+                finally:
+                    context.watcher.reset(token)
                 told(entry.op, entry.result, gradient, share)
             if isinstance(parent, list):
                 for index, part, value in zip(parent, share, entry.arrays[name], strict=True):

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
+import numpy as np
+
 from cornu.core import context
 from cornu.core.errors import EngineError, MissingEngineError, near_miss
 from cornu.ops import _declare
@@ -61,6 +63,7 @@ def get(name: Any) -> Any:
     module, library, extra = ENGINES[name]
     with _lock:
         if name not in _loaded:
+            drawn = np.random.get_state()  # importing a library may draw from NumPy's generator, which is the user's
             try:
                 importlib.import_module(library)
             except ImportError as error:
@@ -69,6 +72,7 @@ def get(name: Any) -> Any:
                     f"engine {name!r} needs {library}: {error}", "it installed", install
                 ) from error
             _loaded[name] = importlib.import_module(module).ENGINE
+            np.random.set_state(drawn)
             _declare.forget_types()
     return _loaded[name]
 

@@ -11,7 +11,7 @@ import numpy as np
 from cornu.core import tree
 from cornu.core.errors import ArgumentError, BuildError
 from cornu.ops.creation import convert_to_numpy
-from cornu.training import guard
+from cornu.training import every_op, guard
 from cornu.training.data import Source
 from cornu.training.step import Late, State
 
@@ -69,7 +69,7 @@ class Runner:
         self.model = model
         self.engine = engine
         self.state = state
-        self.quiet = quiet
+        self.quiet = quiet and not every_op.is_on()
         self.alive: Any = engine.from_host(np.array(True))
         self._flight: deque[tuple[int, Any, Any]] = deque()
         self._names: list[str] | None = None

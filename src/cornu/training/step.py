@@ -20,6 +20,7 @@ from cornu.ops import elementwise as _e
 from cornu.ops import reduction as _r
 from cornu.ops._declare import dtype_of
 from cornu.random import at_step
+from cornu.training.every_op import Collector
 
 __all__ = ["Late", "State", "forward_step", "note_loss", "train_step"]
 
@@ -131,7 +132,10 @@ def _finite(noted: list[Any], old: list[Any], new: list[Any]) -> Any:
 
 
 def train_step(
-    method: Callable[[Any], dict[str, Any]], variables: list[Variable], guarded: list[Variable] | None
+    method: Callable[[Any], dict[str, Any]],
+    variables: list[Variable],
+    guarded: list[Variable] | None,
+    collector: Collector | None = None,
 ) -> Callable[..., Any]:
     """A step that changes state.
 
@@ -139,6 +143,7 @@ def train_step(
         method: the model's `train_step`.
         variables: all variables it may read or assign.
         guarded: the weights that must stay finite; `None` to watch nothing.
+        collector: what watches every op besides, or `None`.
 
     Returns:
         function `(values, number, alive, batch) -> (values, logs, alive)`, which raises `Late` if a variable is
@@ -146,21 +151,27 @@ def train_step(
         (`alive` is false from then on).
     """
     watched = None if guarded is None else {id(variable) for variable in guarded}
+    known = variables if collector is None else [*variables, collector.flag]
 
     def step(values: list[Any], number: Any, alive: Any, batch: Any) -> Any:
         noted: list[Any] = []
         token = _losses.set(noted)
+        told = context.on_read.set(context.engine_in_force().read_in_step)
         try:
-            with context.bind(variables, values) as scope, at_step(number):
+            with _bound(known, values, collector) as scope, at_step(number):
                 logs = method(batch)
-                _check_known(scope, variables)
+                _check_known(scope, known)
                 new = [scope.values[id(variable)] for variable in variables]
         finally:
             _losses.reset(token)
+            context.on_read.reset(told)
         if watched is None:
             return new, logs, alive
         pairs = [(o, n) for v, o, n in zip(variables, values, new, strict=True) if id(v) in watched]
         good = _finite(noted, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
+        if collector is not None:
+            finite = scope.values[id(collector.flag)]
+            good = finite if good is None else _a.logical_and(good, finite)
         if good is None:
             return new, logs, alive
         alive = _a.logical_and(alive, good)
@@ -170,24 +181,40 @@ def train_step(
     return step
 
 
-def forward_step(method: Callable[[Any], Any], variables: list[Variable]) -> Callable[..., Any]:
+@contextlib.contextmanager
+def _bound(known: list[Variable], values: list[Any], collector: Collector | None) -> Iterator[context.Bindings]:
+    """The variables bound to values, and every op watched if there is a collector (its flag is the last variable)."""
+    if collector is None:
+        with context.bind(known, values) as scope:
+            yield scope
+        return
+    start = context.engine_in_force().from_host(np.array(True))
+    with context.bind(known, [*values, start]) as scope, collector.watching():
+        yield scope
+
+
+def forward_step(
+    method: Callable[[Any], Any], variables: list[Variable], collector: Collector | None = None
+) -> Callable[..., Any]:
     """A step without training.
 
     Args:
         method: the model's `test_step` or `predict_step`.
         variables: all variables it may read or assign.
+        collector: what watches every op, or `None`.
 
     Returns:
         function `(values, number, batch) -> (changed, result)`, where `changed` maps places in `values` to new
-        values. It raises `Late` if a variable is missing.
+        values. It raises `Late` if a variable is missing. With a collector it gives also whether all was finite.
     """
     place = {id(variable): i for i, variable in enumerate(variables)}
+    known = variables if collector is None else [*variables, collector.flag]
 
     def step(values: list[Any], number: Any, batch: Any) -> Any:
-        with context.bind(variables, values) as scope, at_step(number):
+        with _bound(known, values, collector) as scope, at_step(number):
             result = method(batch)
-            _check_known(scope, variables)
+            _check_known(scope, known)
             changed = {place[key]: scope.values[key] for key in scope.assigned if key in place}
-        return changed, result
+            return (changed, result) if collector is None else (changed, result, collector.good(result))
 
     return step
