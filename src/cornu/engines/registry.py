@@ -66,12 +66,15 @@ def get(name: Any) -> Any:
             drawn = np.random.get_state()  # importing a library may draw from NumPy's generator, which is the user's
             try:
                 importlib.import_module(library)
+                made = importlib.import_module(module).ENGINE
             except ImportError as error:
+                if (error.name or "").startswith("cornu"):
+                    raise
                 install = f"pip install 'cornu[{extra}]'" if extra else f"pip install {library}"
                 raise MissingEngineError(
                     f"engine {name!r} needs {library}: {error}", "it installed", install
                 ) from error
-            _loaded[name] = importlib.import_module(module).ENGINE
+            _loaded[name] = made
             np.random.set_state(drawn)
             _declare.forget_types()
     return _loaded[name]
