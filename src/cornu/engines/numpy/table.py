@@ -84,9 +84,12 @@ def _binary(function: Callable[..., Any]) -> Callable[..., Any]:
 
 for _name in (
     "add subtract multiply divide floor_divide mod power maximum minimum arctan2 equal not_equal less less_equal "
-    "greater greater_equal logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor left_shift right_shift"
+    "greater greater_equal logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor"
 ).split():
     TABLE[_name] = _binary(getattr(np, _name))
+# NumPy gives int8 for booleans.
+TABLE["left_shift"] = _binary(lambda x1, x2: np.left_shift(x1, x2).astype(x1.dtype))
+TABLE["right_shift"] = _binary(lambda x1, x2: np.right_shift(x1, x2).astype(x1.dtype))
 
 
 def _axis(axis: Any) -> Any:
