@@ -15,8 +15,8 @@ _PUBLIC: dict[str, tuple[str, str]] = {
         name: (f"cornu.{name}", "")
         for name in (
             "activations", "autodiff", "callbacks", "constraints", "core", "dtype_policies", "engines", "initializers",
-            "inspect", "interop", "layers", "losses", "metrics", "models", "ops", "optimizers", "random", "regularizers",
-            "saving", "training", "utils",
+            "inspect", "interop", "layers", "losses", "metrics", "models", "ops", "optimizers", "random",
+            "regularizers", "saving", "training", "utils",
         )
     },
     "config": ("cornu.configuration", ""),

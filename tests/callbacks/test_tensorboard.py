@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import cornu
-from cornu import Input, Model, layers
 
 pytest.importorskip("tensorboardX")
 tf = pytest.importorskip("tensorflow")

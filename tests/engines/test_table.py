@@ -17,11 +17,9 @@ from cornu.core import tree
 from cornu.engines import registry
 from cornu.ops._declare import all_ops, operator
 
-sys.path[:0] = [
-    str(Path(__file__).parent),
-    str(Path(__file__).parents[1] / "ops"),
-    str(Path(__file__).parents[1] / "autodiff"),
-]
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "autodiff"))
 from cases import CASES, cast_floats, floats_of, with_floats
 from known import KNOWN
 from test_cases import BINARY, DTYPES, LOOSE, REDUCTIONS, SAME_AS_INT32, UNARY, WIDE, close, host, sample_args

@@ -129,7 +129,8 @@ class Graph:
 
     def _make_constant(self, array: np.ndarray, dtype: str) -> OnnxValue:
         """A constant; an array that repeats elements along an axis is stored without the repetition."""
-        if array.nbytes > _SHARED_BY_VALUE and 0 in array.strides:
+        repeats = any(stride == 0 and size > 1 for size, stride in zip(array.shape, array.strides, strict=True))
+        if array.nbytes > _SHARED_BY_VALUE and repeats:
             small = array[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in array.strides)]
             with building(self):
                 sizes = OnnxValue((array.ndim,), "int64", array=np.array(array.shape, np.int64))

@@ -1,0 +1,124 @@
+"""The PyTorch engine: eager tensors, functions traced once, TorchInductor where a compiler is there."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from cornu.core import context
+from cornu.core.spec import Spec
+from cornu.core.variable import Variable
+from cornu.engines.contract import Engine
+from cornu.engines.torch import gradients
+from cornu.engines.torch.arrays import (
+    DTYPES,
+    from_host,
+    in_trace,
+    is_known_number,
+    is_stand_in,
+    outside_traces,
+    to_host,
+)
+from cornu.engines.torch.home import TorchHome, home_of
+from cornu.engines.torch.table import TABLE
+from cornu.engines.torch.tracing import TorchCompiled, trace
+from cornu.ops._declare import Op, dtype_of
+
+__all__ = ["ENGINE", "TorchEngine"]
+
+
+class TorchEngine(Engine):
+    """Computes with `torch`, traces with `make_fx`, differentiates with autograd.
+
+    New values live on `torch.get_default_device()`.
+    """
+
+    name = "torch"
+    table = TABLE
+    traces = True
+
+    def owns(self, kind: type) -> bool:
+        """PyTorch's tensors and their subclasses."""
+        return issubclass(kind, torch.Tensor)
+
+    def from_host(self, value: np.ndarray) -> Any:
+        """The array copied to PyTorch's default device; never a stand-in, since a variable keeps what it gets."""
+        return from_host(value)
+
+    def to_host(self, value: Any) -> np.ndarray:
+        """The tensor's elements in an array of their own."""
+        return to_host(value)
+
+    def apply(self, op: Op, arrays: dict[str, Any], static: dict[str, Any]) -> Any:
+        """Compute an op; in a trace, one on known numbers at once, so that a loop may count with them."""
+        if in_trace() and arrays and op.is_primitive and op.family != "control":
+            if all(map(is_known_number, arrays.values())):
+                with outside_traces():
+                    return super().apply(op, arrays, static)
+        return super().apply(op, arrays, static)
+
+    def plain(self, value: Any) -> Any:
+        """The value itself; in a trace, the elements of one that is known."""
+        return to_host(value) if in_trace() and not is_stand_in(value) else value
+
+    def trace(
+        self, function: Callable[[list[Any]], list[Any]], values: list[Any], donated: int, thorough: bool
+    ) -> Callable[[list[Any]], list[Any]]:
+        """The function as one flat graph (its attribute `eager_because` says why not, where it depends on values)."""
+        run: Callable[[list[Any]], list[Any]] = trace(function, values, thorough)
+        return run
+
+    def compile(self, function: Callable[..., Any], donate: bool = False, thorough: bool = False) -> Callable[..., Any]:
+        """The function, traced once per shapes, dtypes and structure of its arguments."""
+        return TorchCompiled(self, function, donate, thorough)
+
+    def value_and_grad(self, function: Callable[[list[Any]], tuple[Any, Any]]) -> Callable[[list[Any]], Any]:
+        """PyTorch's own reverse-mode differentiation."""
+        return gradients.value_and_grad(function)
+
+    def by_rule(self, op: Op, arrays: dict[str, Any], static: dict[str, Any]) -> Any:
+        """A primitive as an `autograd.Function` with the language's way back."""
+        return gradients.by_rule(self, op, arrays, static)
+
+    def home(self, variable: Variable, always: bool = False) -> TorchHome | None:
+        """An `nn.Parameter`, for what trains."""
+        return home_of(self, variable, always)
+
+    def adopt(self, native: Any) -> TorchHome:
+        """A home in a module's own parameter or buffer."""
+        return TorchHome(self, native)
+
+    def infer(self, function: Callable[[list[Any]], list[Any]], specs: list[Spec]) -> list[Spec]:
+        """Shapes and dtypes of a function's results, on PyTorch's fake tensors."""
+        with context.use_engine(self), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+            found = function([torch.empty(list(map(int, spec.shape)), dtype=DTYPES[spec.dtype]) for spec in specs])
+        return [Spec(tuple(leaf.shape), dtype_of(leaf)) for leaf in found]
+
+    def copy(self, value: Any) -> Any:
+        """The tensor again, in memory of its own, apart from autograd."""
+        with outside_traces():
+            return value.detach().clone(memory_format=torch.contiguous_format)
+
+    def feed(self, value: Any) -> Any:
+        """An array or tensor as an argument of a traced function."""
+        value = self.from_any(value)
+        return value.detach() if value.requires_grad else value
+
+    def is_tracing(self, value: Any) -> bool:
+        """Whether a tensor is a stand-in."""
+        return is_stand_in(value)
+
+    def wait(self, value: Any) -> None:
+        """Return once the tensor is computed."""
+        if value.device.type in ("cuda", "mps", "xpu"):
+            getattr(torch, value.device.type).synchronize()
+
+    def devices(self) -> list[str]:
+        """`"cpu"`, and the GPUs PyTorch sees."""
+        found = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        return [*found, "mps"] if torch.backends.mps.is_available() else found
+
+
+ENGINE = TorchEngine()

@@ -1,0 +1,92 @@
+"""Tensors from host arrays and back, dtypes, and what tells a stand-in from a tensor with elements."""
+
+import contextlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
+
+from cornu.core import dtypes
+from cornu.core.errors import UnsupportedError
+
+__all__ = [
+    "DTYPES", "NeedsValue", "constant_of", "from_host", "in_trace", "is_known_number", "is_stand_in", "outside_traces",
+    "to_host",
+]  # fmt: skip
+
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in dtypes.ALL}
+
+
+class NeedsValue(UnsupportedError):
+    """Something asked for the elements of a value that is not known yet."""
+
+
+def is_stand_in(value: Any) -> bool:
+    """Whether a tensor has a shape and a dtype, but no elements."""
+    return isinstance(value, FakeTensor) or value.device.type == "meta"
+
+
+def is_known_number(value: Any) -> bool:
+    """Whether something is one number that is known, and that nobody differentiates for."""
+    if isinstance(value, torch.Tensor):
+        return value.numel() == 1 and not value.requires_grad and not is_stand_in(value)
+    if isinstance(value, (list, tuple)):
+        return all(map(is_known_number, value))
+    return isinstance(value, (bool, int, float, np.generic)) or (isinstance(value, np.ndarray) and value.size == 1)
+
+
+def in_trace() -> bool:
+    """Whether what is computed here and now goes into a trace."""
+    return _get_current_dispatch_mode() is not None
+
+
+def outside_traces() -> Any:
+    """A block whose operations are computed at once, also while a function is being traced."""
+    return _disable_current_modes() if in_trace() else contextlib.nullcontext()
+
+
+def constant_of(value: Any) -> Any:
+    """The number in a tensor without axes, or `None` if it is not known yet or has a gradient."""
+    if is_stand_in(value) or value.requires_grad:
+        return None
+    with outside_traces():
+        return value.item()
+
+
+def from_host(value: np.ndarray) -> Any:
+    """A host array as a tensor on the default device, in memory of its own."""
+    # Always a copy: whoever holds the array, or one it is a view of, may write to it.
+    host = np.array(value, order="C")
+    if not host.dtype.isnative:
+        host = host.astype(host.dtype.newbyteorder("="))
+    with outside_traces():
+        if host.dtype.name == "bfloat16":
+            tensor = torch.from_numpy(host.view(np.int16)).view(torch.bfloat16)
+        else:
+            tensor = torch.from_numpy(host)
+        device = torch.get_default_device()
+        return tensor if device.type == "cpu" else tensor.to(device)
+
+
+def to_host(value: Any) -> np.ndarray:
+    """A tensor's elements as a host array of its own.
+
+    Raises:
+        NeedsValue: for a stand-in.
+    """
+    if is_stand_in(value):
+        raise NeedsValue(
+            f"a tensor of shape {tuple(value.shape)} was asked for its elements while a function was being traced",
+            "operations of cornu.ops or of torch on it",
+            "fit(..., run_eagerly=True) to look at values",
+        )
+    with outside_traces():
+        plain = value.detach().resolve_conj().resolve_neg().cpu()
+        if plain.dtype == torch.bfloat16:
+            host = plain.view(torch.int16).numpy().view(dtypes.numpy_dtype("bfloat16"))
+        else:
+            host = plain.numpy()
+    # The tensor may be written to later, by an optimizer say; the array must not change then, nor the tensor with it.
+    return np.array(host)

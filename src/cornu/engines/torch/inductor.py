@@ -1,0 +1,51 @@
+"""TorchInductor, which compiles a traced graph where it finds a compiler for the devices in use."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx import GraphModule
+
+__all__ = ["available", "compiled"]
+
+# What TorchInductor says of itself: of a deprecated part of PyTorch that it imports, and of its own choices on a GPU.
+_ITS_OWN = (
+    "`torch.jit.script_method` is deprecated",
+    "TensorFloat32 tensor cores for float32 matrix multiplication available but not enabled",
+    r"\s*Online softmax is disabled on the fly",
+)
+
+
+def available(devices: set[str]) -> bool:
+    """Whether TorchInductor can compile for these kinds of device here."""
+    return all(_has_cpp() if device == "cpu" else _has_triton() for device in devices or {"cpu"})
+
+
+def _has_cpp() -> bool:
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return False
+    return True
+
+
+def _has_triton() -> bool:
+    from torch.utils._triton import has_triton
+
+    return bool(has_triton())
+
+
+def compiled(traced: GraphModule, values: list[Any]) -> Callable[[list[Any]], list[Any]]:
+    """The graph compiled for tensors like these."""
+    with warnings.catch_warnings(), torch.no_grad():
+        for message in _ITS_OWN:
+            warnings.filterwarnings("ignore", message)
+        from torch._inductor.compile_fx import compile_fx
+
+        traced.recompile()
+        function: Any = compile_fx(traced, [value.detach().contiguous() for value in values])
+    return lambda values: list(function(*values))

@@ -1,0 +1,111 @@
+"""A traced graph without the nodes that do nothing or repeat others, and with what is known computed beforehand."""
+
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from cornu.engines.torch.arrays import to_host
+
+__all__ = ["simplify"]
+
+_aten = torch.ops.aten
+_SAME = {_aten.detach.default, _aten.alias.default, _aten.lift_fresh_copy.default, _aten.lift_fresh.default}
+_FILLED = {
+    _aten.ones_like.default: lambda args: 1,
+    _aten.zeros_like.default: lambda args: 0,
+    _aten.full_like.default: lambda args: args[1],
+    _aten.new_zeros.default: lambda args: 0,
+    _aten.new_ones.default: lambda args: 1,
+    _aten.new_full.default: lambda args: args[2],
+}
+_LARGEST = 1 << 16  # elements of a result that is worth keeping
+
+
+def simplify(traced: GraphModule) -> None:
+    """Drop nodes that nobody uses or that change nothing, fold constants, and compute what is the same once."""
+    nodes = traced.graph.nodes
+    if not any(_writes(node) for node in nodes):
+        for node in list(nodes):
+            if node.target in _SAME:
+                node.replace_all_uses_with(node.args[0])
+                traced.graph.erase_node(node)
+        traced.graph.eliminate_dead_code()
+        _fold(traced)
+        _share(traced)
+    traced.graph.eliminate_dead_code()
+
+
+def _writes(node: Node) -> bool:
+    """Whether an operator changes one of its arguments in place."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _fold(traced: GraphModule) -> None:
+    known: dict[Node, Any] = {}
+    for node in list(traced.graph.nodes):
+        if node.op == "get_attr":
+            known[node] = getattr(traced, str(node.target))
+        elif node.op == "call_function":
+            value = _value(node, known)
+            if isinstance(value, torch.Tensor):
+                known[node] = value
+    for i, (node, value) in enumerate(known.items()):
+        if node.op == "call_function" and any(user not in known for user in node.users):
+            name = f"_known{i}"
+            traced.register_buffer(name, value, persistent=False)
+            with traced.graph.inserting_before(node):
+                node.replace_all_uses_with(traced.graph.get_attr(name))
+
+
+def _value(node: Node, known: dict[Node, Any]) -> Any:
+    """What a node gives whatever the arguments are, or `None`."""
+    meta = node.meta.get("val")
+    if not isinstance(meta, torch.Tensor) or meta.untyped_storage().nbytes() > 8 * _LARGEST:
+        return None
+    if node.target in _FILLED:
+        fill = _FILLED[node.target](node.args)
+        return torch.full(meta.shape, fill, dtype=meta.dtype, device=meta.device)
+    if not isinstance(node.target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded in node.target.tags:
+        return None
+    if any(parent not in known for parent in node.all_input_nodes):
+        return None
+    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda parent: known[parent])
+    return node.target(*args, **kwargs)
+
+
+def _share(traced: GraphModule) -> None:
+    """Let nodes that compute the same from the same be one."""
+    known: dict[Any, Node] = {}
+    for node in list(traced.graph.nodes):
+        key = _key(traced, node)
+        if key is None:
+            continue
+        first = known.setdefault(key, node)
+        if first is not node:
+            node.replace_all_uses_with(first)
+            traced.graph.erase_node(node)
+
+
+def _key(traced: GraphModule, node: Node) -> Any:
+    """What tells a node from others that give something else; `None` if it gives something new each time."""
+    if node.op == "get_attr":
+        value = getattr(traced, str(node.target))
+        if not isinstance(value, torch.Tensor) or value.numel() != 1:
+            return None
+        return "number", tuple(value.shape), value.dtype, value.device, to_host(value).tobytes()
+    if node.op != "call_function":
+        return None
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in target.tags:
+        return None
+    # The types stand beside the values, since 1, 1.0 and True are equal.
+    return target, _frozen(node.args), _frozen(node.kwargs)
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_frozen, value))
+    if isinstance(value, dict):
+        return tuple((name, _frozen(part)) for name, part in value.items())
+    return type(value), repr(value) if isinstance(value, float) else value

@@ -1,0 +1,106 @@
+"""Threefry 2x32 as one operator: in NumPy on a CPU, a block at a time; in tensor operations elsewhere.
+
+Composed of ops it would be 120 calls, for keys too, which are two numbers.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+import torch
+
+from cornu.ops.random import _PARITY, _ROTATIONS
+
+__all__ = ["threefry2x32", "written_out"]
+
+_MASK = 0xFFFFFFFF
+_BLOCK = 1 << 14  # as many counters as the processor's nearest cache holds
+# Whether the rounds are written out in tensor operations, for a compiler that joins them.
+_open: ContextVar[bool] = ContextVar("cornu_torch_open_threefry", default=False)
+
+
+@contextlib.contextmanager
+def written_out(on: bool) -> Iterator[None]:
+    """Write the rounds out in tensor operations within the block."""
+    token = _open.set(on)
+    try:
+        yield
+    finally:
+        _open.reset(token)
+
+
+def _rounds(k1: Any, k2: Any, x1: Any, x2: Any) -> tuple[Any, Any]:
+    """Twenty rounds on int64 tensors or Python's numbers."""
+    keys = (k1, k2, k1 ^ k2 ^ _PARITY)
+    x1, x2 = (x1 + keys[0]) & _MASK, (x2 + keys[1]) & _MASK
+    for group in range(5):
+        for rotation in _ROTATIONS[group % 2]:
+            x1 = (x1 + x2) & _MASK
+            x2 = (((x2 << rotation) & _MASK) | (x2 >> (32 - rotation))) ^ x1
+        x1 = (x1 + keys[(group + 1) % 3]) & _MASK
+        x2 = (x2 + keys[(group + 2) % 3] + group + 1) & _MASK
+    return x1, x2
+
+
+def _block(keys: tuple[Any, Any, Any], x1: np.ndarray, x2: np.ndarray, up: np.ndarray) -> None:
+    """Twenty rounds in place."""
+    x1 += keys[0]
+    x2 += keys[1]
+    for group in range(5):
+        for rotation in _ROTATIONS[group % 2]:
+            x1 += x2
+            np.left_shift(x2, np.uint32(rotation), out=up)
+            np.right_shift(x2, np.uint32(32 - rotation), out=x2)
+            x2 |= up
+            x2 ^= x1
+        x1 += keys[(group + 1) % 3]
+        x2 += keys[(group + 2) % 3] + np.uint32(group + 1)
+
+
+def _on_host(k1: int, k2: int, x1: np.ndarray, x2: np.ndarray) -> None:
+    keys = (np.uint32(k1), np.uint32(k2), np.uint32(k1 ^ k2 ^ _PARITY))
+    spare = np.empty(min(_BLOCK, x1.size), np.uint32)
+    with np.errstate(over="ignore"):
+        for start in range(0, x1.size, _BLOCK):
+            a, b = x1[start : start + _BLOCK], x2[start : start + _BLOCK]
+            _block(keys, a, b, spare[: len(a)])
+
+
+def _in_tensors(k1: Any, k2: Any, x1: Any, x2: Any) -> tuple[Any, Any]:
+    a, b = _rounds(*(part.to(torch.int64) for part in (k1, k2, x1, x2)))
+    return a.to(torch.uint32), b.to(torch.uint32)
+
+
+def _whole_numbers(k1: Any, k2: Any, x1: Any, x2: Any) -> tuple[Any, Any]:
+    """The operator's CPU kernel; all four have one shape, or the keys have none."""
+    if k1.ndim or k1.device.type != "cpu" or x1.device.type != "cpu":
+        return _in_tensors(k1, k2, x1, x2)
+    if x1.numel() == 1:
+        a, b = _rounds(k1.item(), k2.item(), x1.item(), x2.item())
+        return torch.full(x1.shape, a, dtype=torch.uint32), torch.full(x1.shape, b, dtype=torch.uint32)
+    a, b = (part.clone(memory_format=torch.contiguous_format) for part in (x1, x2))
+    _on_host(k1.item(), k2.item(), a.numpy().reshape(-1), b.numpy().reshape(-1))
+    return a, b
+
+
+_operator: Any = torch.library.custom_op(
+    "cornu::threefry2x32",
+    _whole_numbers,
+    mutates_args=(),
+    schema="(Tensor k1, Tensor k2, Tensor x1, Tensor x2) -> (Tensor, Tensor)",
+)
+
+
+@_operator.register_fake
+def _shapes(k1: Any, k2: Any, x1: Any, x2: Any) -> tuple[Any, Any]:
+    return x1.new_empty(x1.shape), x2.new_empty(x1.shape)
+
+
+def threefry2x32(k1: Any, k2: Any, x1: Any, x2: Any) -> tuple[Any, Any]:
+    """Twenty rounds of Threefry 2x32 on counters, under a key; all uint32."""
+    shape = torch.broadcast_shapes(k1.shape, k2.shape, x1.shape, x2.shape)
+    if _open.get():
+        return _in_tensors(k1, k2, x1.expand(shape), x2.expand(shape))
+    return _operator(k1, k2, x1.expand(shape), x2.expand(shape))

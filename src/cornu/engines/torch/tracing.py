@@ -1,0 +1,169 @@
+"""A function traced once into a flat graph of PyTorch's operators, which then runs without the library."""
+
+import inspect
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+)
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from cornu.core.errors import EngineError
+from cornu.engines.compiled import Compiled
+from cornu.engines.torch import inductor
+from cornu.engines.torch.arrays import NeedsValue, is_stand_in
+from cornu.engines.torch.program import program
+from cornu.engines.torch.simplify import simplify
+from cornu.engines.torch.threefry import written_out
+
+__all__ = ["Eager", "TorchCompiled", "Traced", "trace"]
+
+Flat = Callable[[list[Any]], list[Any]]
+
+# `torch.fx` replaces methods of `torch.nn.Module` while it traces: one trace at a time.
+_lock = threading.RLock()
+_NEEDS_VALUE = (NeedsValue, DataDependentOutputException, DynamicOutputShapeException)
+_OPTIONS: dict[str, Any] = {
+    name: value
+    for name, value in {"_error_on_data_dependent_ops": False, "_disable_torch_fn_metadata_mode": True}.items()
+    if name in inspect.signature(make_fx).parameters
+}
+
+
+class Eager:
+    """A function that runs op by op, because its steps depend on values.
+
+    Args:
+        function: of a list of tensors, gives a list of them.
+        because: what made it so.
+
+    Attributes:
+        eager_because: what made it so, `None` if it is traced.
+    """
+
+    def __init__(self, function: Flat, because: str) -> None:
+        self.function = function
+        self.eager_because: str | None = because
+
+    def __call__(self, values: list[Any]) -> list[Any]:
+        with torch.no_grad():
+            return self.function(values)
+
+
+class Traced:
+    """A traced function.
+
+    Args:
+        body: the graph as a Python function of a list of tensors without gaps in memory.
+
+    Attributes:
+        eager_because: `None`.
+    """
+
+    eager_because: str | None = None
+
+    def __init__(self, body: Flat) -> None:
+        self.body = body
+
+    def __call__(self, values: list[Any]) -> list[Any]:
+        for i, value in enumerate(values):
+            if not value.is_contiguous():
+                values[i] = value.contiguous()
+        before = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)
+        try:
+            return self.body(values)
+        finally:
+            torch._C._set_grad_enabled(before)
+
+
+class TorchCompiled(Compiled):
+    """A compiled function whose arguments are told apart by what PyTorch itself says of a tensor."""
+
+    def _key(self, value: Any, arrays: list[Any]) -> Any:
+        kind = type(value)
+        if kind is torch.Tensor:
+            arrays.append(value)
+            return value.shape, value.dtype, value.device
+        if kind is list or kind is tuple:
+            return kind, *[self._key(item, arrays) for item in value]
+        return super()._key(value, arrays)
+
+
+class _Within:
+    """A function compiled while another is being traced: part of that one, and traced itself when values come."""
+
+    def __init__(self, function: Flat, thorough: bool) -> None:
+        self.function = function
+        self.thorough = thorough
+        self.run: Any = None
+
+    def __call__(self, values: list[Any]) -> list[Any]:
+        if any(is_stand_in(value) for value in values):
+            return self.function(values)
+        if self.run is None:
+            self.run = trace(self.function, values, self.thorough)
+        result: list[Any] = self.run(values)
+        return result
+
+
+def trace(function: Flat, values: list[Any], thorough: bool) -> Any:
+    """A pure function, made fast for tensors of these shapes and dtypes.
+
+    Args:
+        function: takes a list of tensors or stand-ins for them, and gives such a list.
+        values: tensors of the shapes and dtypes it will get.
+        thorough: whether TorchInductor compiles it, if a compiler for it is there.
+
+    Returns:
+        function of a list of tensors; its attribute `eager_because` says why it was not traced, if so.
+    """
+    if any(is_stand_in(value) for value in values):
+        return _Within(function, thorough)
+    thorough = thorough and inductor.available({value.device.type for value in values})
+    with _lock:
+        try:
+            graph_module = _graph(function, values, thorough)
+        except _NEEDS_VALUE as error:
+            return Eager(function, f"{type(error).__name__}: {error}")
+        simplify(graph_module)
+        return Traced(inductor.compiled(graph_module, values) if thorough else program(graph_module))
+
+
+def _graph(function: Flat, values: list[Any], thorough: bool) -> Any:
+    def settled(*stand_ins: Any) -> list[Any]:
+        return [v if v.is_contiguous() else v.contiguous() for v in function(list(stand_ins))]
+
+    with (
+        FakeTensorMode(allow_non_fake_inputs=True),
+        torch.no_grad(),
+        torch.autograd.set_multithreading_enabled(False),
+        written_out(thorough),
+    ):
+        stand_ins = [torch.empty(value.shape, dtype=value.dtype, device=value.device) for value in values]
+        traced = make_fx(settled, **_OPTIONS)(*stand_ins)
+    _replace_zero_tensors(traced)
+    return traced
+
+
+def _replace_zero_tensors(traced: Any) -> None:
+    """Give memory to what autograd made to say "nothing": it passes by the tracer, which keeps a stand-in.
+
+    Raises:
+        EngineError: if any other stand-in was kept, which has no elements to compute with.
+    """
+    for name, value in list(vars(traced).items()):
+        if isinstance(value, FakeTensor):
+            if not value._is_zerotensor():
+                raise EngineError(
+                    f"a traced function kept the stand-in of another trace, of shape {tuple(value.shape)}",
+                    "values that belong to this trace or have elements",
+                    "do not keep tensors of a compiled function in an attribute",
+                )
+            setattr(traced, name, torch.zeros(value.shape, dtype=value.dtype, device=value.device))

@@ -1,0 +1,161 @@
+"""The benchmark harness runs, and makes tables and judgements from figures. Nothing here depends on a time."""
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Figures of one workload, made up: Cornu 0.9 ms, Keras 1.8 ms, by hand 0.6 ms a step.
+FIGURES = {
+    name: {"median": seconds, "low": seconds, "high": seconds, "samples": 5}
+    for name, seconds in (("cornu/jax", 0.0009), ("keras/jax", 0.0018), ("plain/jax", 0.0006), ("nnx/jax", 0.0007))
+}
+RATIOS = {
+    "cornu/jax : keras/jax": {"ratio": 0.5, "low": 0.48, "high": 0.52, "error": 0.01, "rounds": 5},
+    "cornu/jax : plain/jax": {"ratio": 1.5, "low": 1.4, "high": 1.6, "error": 0.05, "rounds": 5},
+}
+RUN = "2026-01-01T00:00:00+00:00"
+RESULTS = {
+    "runs": {RUN: {"command": "python -m benchmarks", "machine": {"cores": 2}, "versions": {"keras": "3.15.1"}}},
+    "roofline": {"flops": 1e11, "bandwidth": 1e10, "by": {}, "run": RUN},
+    "workloads": {
+        "mlp": {
+            "failed": {"nnx/jax": "ValueError: no"},
+            "disagree": {"keras/jax": "loss 2 at step 0, others 1"},
+            "memory": {"cornu/jax": 300.0, "keras/jax": 400.0},
+            "figures": {"fit": FIGURES, "step": FIGURES, "predict_one": FIGURES},
+            "ratios": {what: copy.deepcopy(RATIOS) for what in ("fit", "step", "predict_one")},
+            "others": 0.25,
+            "run": RUN,
+        }
+    },
+    "once": {
+        "failed": {},
+        "figures": {"import": FIGURES},
+        "ratios": {"import": {"cornu/jax : keras/jax": {**RATIOS["cornu/jax : keras/jax"], "error": 0.3}}},
+        "others": 0.0,
+        "run": RUN,
+    },
+    "curves": {
+        "growth": {"points": {"cornu/jax": {"300": 0.01}, "keras/jax": {"300": 0.3}}, "failed": {}, "run": RUN},
+        "layers_build": {"points": {"cornu/jax": {"10": 0.001, "100": 0.01}}, "failed": {}, "run": RUN},
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """`benchmarks` lies at the root of the repository, which is not on the path of an installed Cornu."""
+    monkeypatch.syspath_prepend(str(ROOT))
+
+
+def test_runs_the_tiny_mlp(tmp_path):
+    """One round on JAX: every contender answers, they compute the same, and the record and tables are written."""
+    results = tmp_path / "results.json"
+    options = ("--quick --only tiny_mlp --engines jax --what fit,predict_one --rounds 1 --threads 1 --record").split()
+    command = [sys.executable, "-m", "benchmarks", *options, "--results", str(results)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    section = json.loads(results.read_text())["workloads"]["tiny_mlp"]
+    assert section["failed"] == {} and section["disagree"] == {}
+    for what in ("fit", "predict_one"):
+        assert set(section["figures"][what]) == {"cornu/jax", "keras/jax", "plain/jax", "nnx/jax"}
+        assert all(figure["median"] > 0 and figure["samples"] == 1 for figure in section["figures"][what].values())
+        assert "cornu/jax : keras/jax" in section["ratios"][what]
+    assert "| fit, per step | jax |" in (tmp_path / "RESULTS.md").read_text()
+
+
+def test_tables(tmp_path):
+    """The tables say the figures, the targets, what failed, the machine, and the notes."""
+    from benchmarks.report import render
+
+    notes = tmp_path / "notes.md"
+    notes.write_text("## Where we lose, and why\n\nIt is cold.\n")
+    text = render(RESULTS, notes)
+    row = (
+        "| fit, per step | jax | 900 us | 1.8 ms | 0.50 (0.48-0.52) | plain 600 us, nnx 700 us | 1.50 (1.40-1.60) "
+        "| <= Keras; <= 1.05 x by hand | yes; no |"
+    )
+    assert row in text
+    assert "| predict, one row | jax |" in text and "<= Keras; <= 2 x by hand + 50 us | yes; yes |" in text
+    assert "- mlp, fit, per step, jax: <= 1.05 x by hand" in text
+    assert "| peak memory | jax | 300 MB | 400 MB | 0.75 |" in text
+    assert "| import | jax |" in text and "<= 0.1 x Keras | near |" in text
+    assert "**nnx/jax** failed: ValueError: no" in text and "**keras/jax** disagrees: loss 2" in text
+    assert "| cornu/jax | 0.01 MB | < 0.05 MB | yes |" in text
+    assert "100 GFLOP/s" in text and "cores 2" in text and "It is cold." in text and "others used 25%" in text
+
+
+def test_check_allows_noise_and_no_more():
+    """A ratio fails when it is worse than the recorded one by more than three standard errors and 5%."""
+    from benchmarks.check import worse
+
+    def slower(by, pair="cornu/jax : keras/jax"):
+        new = copy.deepcopy(RESULTS)
+        new["workloads"]["mlp"]["ratios"]["fit"][pair]["ratio"] *= by
+        return worse(new, RESULTS)
+
+    assert slower(1.0) == {} and slower(1.06) == {} and slower(0.5) == {}  # its errors allow 8%
+    assert set(slower(1.2)) == {("mlp", "fit", "cornu/jax : keras/jax")}
+    assert slower(1.1, "cornu/jax : plain/jax") == {}  # this one has noise of 14%
+    assert "noise allows 8%" in next(iter(slower(1.2).values()))
+
+
+def test_noise_of_a_ratio():
+    """The error of a ratio comes from the spread of the rounds, not from what all rounds have in common."""
+    from benchmarks.ratios import ratio
+
+    steady = ratio([2.0, 4.0, 6.0, 8.0], [1.0, 2.0, 3.0, 4.0])
+    assert steady["ratio"] == 2.0 and steady["error"] == 0.0
+    noisy = ratio([2.0, 3.0, 2.0, 3.0], [1.0, 1.0, 1.0, 1.0])
+    assert noisy["error"] > 0.3
+    assert ratio([1.0], [2.0])["error"] is None
+
+
+def test_record_keeps_what_was_not_measured_again():
+    """A run of one thing takes its place; the rest stays, with the run it came from."""
+    from benchmarks.record import merge
+
+    new = {"runs": {"later": {}}, "workloads": {}, "curves": {}}
+    new["workloads"]["mlp"] = {
+        "failed": {}, "disagree": {}, "memory": {}, "figures": {"fit": {"cornu/jax": FIGURES["nnx/jax"]}},
+        "ratios": {"fit": {}}, "run": "later",
+    }  # fmt: skip
+    merged = merge(RESULTS, new)
+    section = merged["workloads"]["mlp"]
+    assert section["figures"]["fit"]["cornu/jax"]["median"] == 0.0007
+    assert section["figures"]["fit"]["keras/jax"]["median"] == 0.0018
+    assert section["figures"]["step"] == FIGURES
+    assert "later" in section["run"] and RUN in section["run"]
+    assert set(merged["runs"]) == {"later", RUN} and merged["once"] == RESULTS["once"]
+
+
+def test_disagreement_is_seen():
+    """A contender whose losses differ from the others' is named."""
+    from benchmarks.turns import differing
+
+    assert differing({"a": [1.0, 0.9], "b": [1.0001, 0.9], "c": [1.0, 0.9]}) == {}
+    found = differing({"a": [1.0, 0.9], "b": [1.0, float("nan")], "c": [1.0, 0.9]})
+    assert list(found) == ["b"] and "step 1" in found["b"]
+
+
+def test_a_failing_worker_is_an_answer(tmp_path):
+    """An error in a worker, or its end, comes back as `Failed`."""
+    from benchmarks.pool import Failed, Process, Setting
+
+    process = Process("cornu/numpy", Setting(tmp_path, 1))
+    try:
+        with pytest.raises(Failed, match="KeyError"):
+            process.ask("open", workload="no such workload", given="nowhere")
+        with pytest.raises(Failed, match="within"):
+            process.ask("memory", timeout=0)
+            process.ask("once", timeout=0, task="ready")
+        with pytest.raises(Failed, match="its process ended"):
+            process.ask("memory")
+    finally:
+        process.end()
