@@ -19,7 +19,10 @@ from cornu.core.dims import Dim, shape_text
 from cornu.core.errors import BuildError, DtypeError, EngineError, ShapeError
 from cornu.core.spec import ArrayOperators, Spec, operators
 
-__all__ = ["Holder", "Home", "Variable", "read_all"]
+__all__ = ["Holder", "Home", "Variable", "read_all", "structure_version"]
+
+# Counts every change of a `trainable` flag, so that a compiled step knows when it is out of date.
+structure_version = [0]
 
 Initial = Callable[[tuple[int, ...], str], Any]
 
@@ -86,7 +89,7 @@ class Variable(ArrayOperators):
     ) -> None:
         self.name = name or "variable"
         self.path = self.name
-        self.trainable = trainable
+        self._trainable = trainable
         self.autocast = autocast
         self.aggregation = aggregation
         self.regularizer = regularizer
@@ -126,6 +129,17 @@ class Variable(ArrayOperators):
                     "give that size in Input(shape=...), or make the weight independent of it",
                 )
         self.shape: tuple[int, ...] = tuple(int(size) for size in shape)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether gradients reach it."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        if value != self._trainable:
+            self._trainable = value
+            structure_version[0] += 1
 
     @property
     def ndim(self) -> int:

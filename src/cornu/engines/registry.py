@@ -65,7 +65,7 @@ def get(name: Any) -> Any:
         if name not in _loaded:
             drawn = np.random.get_state()  # importing a library may draw from NumPy's generator, which is the user's
             try:
-                importlib.import_module(library)
+                # The engine's module imports its library, after what must be set before that.
                 made = importlib.import_module(module).ENGINE
             except ImportError as error:
                 if (error.name or "").startswith("cornu"):

@@ -12,15 +12,12 @@ from cornu.core import context, dtypes, tree
 from cornu.core.config import Configurable
 from cornu.core.dims import Dim, shape_text
 from cornu.core.errors import ArgumentError, BuildError, ShapeError
-from cornu.core.variable import Variable
+from cornu.core.variable import Variable, structure_version
 from cornu.layers._context import current
 from cornu.layers._tracking import children
 from cornu.ops._declare import host_array
 
-__all__ = ["Weights", "internal", "structure_version"]
-
-# Counts every change of a `trainable` flag, so that a compiled step knows when it is out of date.
-structure_version = [0]
+__all__ = ["Weights", "internal"]
 
 _KERAS_2 = ("name", "shape", "dtype", "initializer", "regularizer", "trainable", "constraint")
 

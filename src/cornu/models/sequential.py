@@ -5,9 +5,9 @@ from typing import Any
 from cornu.core import context, tree
 from cornu.core.dims import keras_shape
 from cornu.core.errors import ArgumentError, DtypeError, GraphError
+from cornu.core.variable import structure_version
 from cornu.graph.function import Function
 from cornu.graph.symbolic import SymbolicTensor
-from cornu.layers._weights import structure_version
 from cornu.layers.base import Layer
 from cornu.layers.input_layer import InputLayer
 from cornu.models.model import Model

@@ -56,6 +56,10 @@ class Interpreter:
         """The shape of a value whose `shape` is no tuple of sizes."""
         return tuple(value.shape)
 
+    def size(self, value: Any) -> Any:
+        """A whole-number scalar as a size: a number, or what stands for one that is not known yet."""
+        return int(value)
+
     def apply(self, op: "Op", arrays: dict[str, Any], static: dict[str, Any]) -> Any:
         """The result of an op for arrays and static arguments, both by name."""
         raise NotImplementedError
@@ -279,6 +283,14 @@ def dtype_of(value: Any) -> str:
 @functools.lru_cache(maxsize=256)
 def _name_of_dtype(dtype: Any) -> str:
     return dtypes.standardize_dtype(dtype)
+
+
+def size_of(value: Any) -> Any:
+    """A size given as a number, a `Dim` or a scalar of an engine."""
+    if isinstance(value, (int, Dim)):
+        return value
+    owner = interpreter_of(value)
+    return int(value) if owner is None else owner.size(value)
 
 
 def shape_of(value: Any) -> tuple[Any, ...]:

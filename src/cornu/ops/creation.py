@@ -20,6 +20,7 @@ from cornu.ops._declare import (
     operator,
     primitive,
     shape_of,
+    size_of,
     value_masks,
 )
 
@@ -32,7 +33,7 @@ __all__ = [
 def _sizes(shape: Any) -> tuple[Size, ...]:
     if isinstance(shape, (int, Dim)) or hasattr(shape, "__index__"):
         shape = (shape,)
-    return tuple(size if isinstance(size, Dim) else int(size) for size in shape)
+    return tuple(size_of(size) for size in shape)
 
 
 @primitive(family="creation")

@@ -10,7 +10,7 @@ from cornu.core.errors import ArgumentError, ShapeError
 from cornu.core.spec import Spec
 from cornu.ops import creation as _c
 from cornu.ops import elementwise as _e
-from cornu.ops._declare import all_ops, op, primitive, shape_of
+from cornu.ops._declare import all_ops, op, primitive, shape_of, size_of
 from cornu.ops._rules import axes_of, axis_of, product, require_equal
 
 __all__ = [
@@ -54,7 +54,7 @@ def full_shape(old: tuple[Size, ...], new: Any) -> tuple[Size, ...]:
         ShapeError: if the number of elements differs.
     """
     new = (new,) if isinstance(new, (int, Dim)) else tuple(new)
-    sizes: list[Size] = [-1 if size is None else size if isinstance(size, Dim) else int(size) for size in new]
+    sizes: list[Size] = [-1 if size is None else size_of(size) for size in new]
     free = [i for i, size in enumerate(sizes) if not isinstance(size, Dim) and size == -1]
     if len(free) > 1:
         raise ShapeError(f"reshape to {new} leaves {len(free)} sizes open", "at most one -1")

@@ -12,12 +12,11 @@ from cornu.autodiff import value_and_grad
 from cornu.callbacks import CallbackList, TerminateOnNaN
 from cornu.core import context, tree
 from cornu.core.errors import ArgumentError, BuildError, CornuError, DataError, EngineError, NativeCall
-from cornu.core.variable import Variable, read_all
+from cornu.core.variable import Variable, read_all, structure_version
 from cornu.engines import registry as engines
 from cornu.graph import masks
 from cornu.layers._native import Native, bound_engine
 from cornu.layers._tracking import children
-from cornu.layers._weights import structure_version
 from cornu.layers.base import Layer
 from cornu.metrics import Metric
 from cornu.ops import arithmetic as _a
@@ -298,9 +297,8 @@ class Trainer(Layer):
     # ------------------------------------------------ compiled steps
 
     def _compiled_train(self, engine: Any, variables: list[Variable]) -> Callable[..., Any]:
-        guarded = self.trainable_variables if self._guard or every_op.is_on() else None
-
         def make(collector: Any = None) -> Any:
+            guarded = self.trainable_variables if self._guard or every_op.is_on() else None
             return train_step(self.train_step, variables, guarded, collector)
 
         return self._compiled("train", engine, variables, make, True)
@@ -337,6 +335,10 @@ class Trainer(Layer):
             cached = self._cache[key] = (compiled, kept, variables)
         result: Callable[..., Any] = cached[0]
         return result
+
+    def _step_version(self) -> tuple[Any, ...]:
+        """What a step that was found for a state hangs on: while it is equal, the same step serves."""
+        return structure_version[0], id(self._cache), self.run_eagerly, self._guard, every_op.mode()
 
     def _structure(self, variables: list[Variable]) -> tuple[Any, Any]:
         """What a compiled step has taken for granted: the layers, what of them trains, and what it is made of."""

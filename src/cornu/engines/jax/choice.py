@@ -1,0 +1,84 @@
+"""Which way a convolution or a pooling window is computed on a CPU, by its shapes.
+
+Fitted on what was measured with JAX 0.10 on two cores of an EPYC (Zen 4): XLA's own convolution runs near the
+machine's arithmetic there for dense kernels of more than one element; not so for kernels of one element, for one
+channel, for groups (its kernel gradient is hundreds of times too slow), and for the gradient of max pooling.
+"""
+
+import math
+from typing import Any
+
+from cornu.engines.jax import convolution, windows
+
+__all__ = ["WAYS", "possible", "usual"]
+
+WAYS = {**convolution.WAYS, **windows.WAYS}
+
+# How many positions a window may have before its steps, written out one by one, take long to compile.
+_MOST_SHIFTS = 64
+_MOST_POSITIONS = 27
+_LONGEST_LINE = 64
+
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+def possible(op: str, shapes: list[Any], dtype: str, static: dict[str, Any]) -> list[str]:
+    """The ways that give an op's result for these arguments, XLA's own first.
+
+    Args:
+        op: the primitive's name.
+        shapes: of its arrays, in the order of its signature.
+        dtype: of the arrays.
+        static: its other arguments.
+    """
+    sizes = [size for shape in (*shapes, static.get("shape", ())) for size in shape]
+    if dtype not in _FLOATS or not all(isinstance(size, int) for size in sizes[1:]) or 0 in sizes:
+        return ["xla"]
+    if op.startswith("window"):
+        return _possible_windows(op, static)
+    kernel, channels = _kernel_and_channels(op, shapes, static)
+    positions, groups = math.prod(kernel[:-2]), static["groups"]
+    if groups == 1:
+        return [way for way in WAYS[op] if way == "xla" or (way in _DENSE and positions <= _MOST_POSITIONS)]
+    alone = groups == channels and positions <= _MOST_SHIFTS
+    return ["xla", *(["shifts"] if alone else []), "groups"]
+
+
+_DENSE = ("positions", "columns")
+
+
+def _kernel_and_channels(op: str, shapes: list[Any], static: dict[str, Any]) -> tuple[Any, int]:
+    if op == "convolution":
+        return shapes[1], shapes[0][-1]
+    if op == "convolution_input_gradient":
+        return shapes[1], static["shape"][-1]
+    return static["shape"], shapes[0][-1]
+
+
+def _possible_windows(op: str, static: dict[str, Any]) -> list[str]:
+    if max(static["window"], default=1) > _LONGEST_LINE:
+        return ["xla"]
+    tiles = (
+        "tiles" in WAYS[op]
+        and static["window"] == static["strides"]
+        and not any(low or high for low, high in static["padding"])
+        and math.prod(static["window"]) <= _LONGEST_LINE
+    )
+    return ["xla", "lines", *(["tiles"] if tiles else [])]
+
+
+def usual(op: str, shapes: list[Any], dtype: str, static: dict[str, Any]) -> str:
+    """The way that is best for such shapes as a rule; arguments as for `possible`."""
+    ways = possible(op, shapes, dtype, static)
+    if op.startswith("window"):
+        return ways[-1]
+    if "shifts" in ways:
+        return "shifts"
+    if "groups" in ways:
+        return "groups"
+    if len(ways) == 1:
+        return "xla"
+    kernel, channels = _kernel_and_channels(op, shapes, static)
+    if math.prod(kernel[:-2]) == 1:
+        return "positions"
+    return "xla"

@@ -1,0 +1,16 @@
+"""Every primitive in TensorFlow, and the ops for which TensorFlow has a faster way than their composition."""
+
+from collections.abc import Callable
+from typing import Any
+
+from cornu.engines.tensorflow import bits, elementwise, indexing, loops, windows
+
+__all__ = ["TABLE"]
+
+TABLE: dict[str, Callable[..., Any]] = {
+    **bits.TABLE,
+    **elementwise.TABLE,
+    **indexing.TABLE,
+    **windows.TABLE,
+    **loops.TABLE,
+}
