@@ -226,8 +226,9 @@ class Variable(ArrayOperators):
                 "one engine's autodiff at a time",
                 "variable.leave_home() takes the value back (that engine's own optimizers then no longer reach it)",
             )
-        self.home = made
-        self._converted.clear()
+        if made is not None:
+            self.home = made
+            self._converted.clear()
         return made
 
     def leave_home(self) -> None:

@@ -1,6 +1,7 @@
 """What a layer owns: its name, its weights, the layers inside it, and the penalties of its last call."""
 
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,9 @@ from cornu.layers._tracking import children
 from cornu.ops._declare import host_array
 
 __all__ = ["Weights", "internal"]
+
+# The layers that hold penalties of a call now.
+_with_penalties: "weakref.WeakSet[Weights]" = weakref.WeakSet()
 
 _KERAS_2 = ("name", "shape", "dtype", "initializer", "regularizer", "trainable", "constraint")
 
@@ -297,6 +301,7 @@ class Weights(Configurable):
         Args:
             loss: a scalar, or a list of scalars, or a function that gives one.
         """
+        _with_penalties.add(self)
         for part in tree.leaves(loss):
             self._call_losses.append(part() if callable(part) and not hasattr(part, "dtype") else part)
 
@@ -309,8 +314,10 @@ class Weights(Configurable):
         return found
 
     def _clear_losses(self) -> None:
-        for layer in self._flatten_layers():
-            layer._call_losses.clear()
+        if _with_penalties:  # else nobody has any, and no layer need be looked for
+            for layer in self._flatten_layers():
+                layer._call_losses.clear()
+                _with_penalties.discard(layer)
 
     def save_own_variables(self, store: dict[str, Any]) -> None:
         """Write own variables (not those of layers inside) into a mapping, as "0", "1", ..."""

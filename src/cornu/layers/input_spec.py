@@ -80,15 +80,18 @@ def _check(spec: InputSpec, value: Any, layer: str) -> None:
     if not hasattr(value, "shape") and interpreter_of(value) is None:
         raise DtypeError(f"layer {layer!r} got {value!r:.60} ({type(value).__name__})", "an array")
     shape = shape_of(value)
-    came = f"layer {layer!r} got an input of shape {shape_text(shape)}"
+
+    def came() -> str:
+        return f"layer {layer!r} got an input of shape {shape_text(shape)}"
+
     if spec.ndim is not None and len(shape) != spec.ndim:
         squeezed = spec.allow_last_axis_squeeze and abs(len(shape) - spec.ndim) == 1
         if not squeezed:
-            raise ShapeError(came + f" with {len(shape)} axes", f"{spec.ndim} axes", _axes_hint(len(shape), spec.ndim))
+            raise ShapeError(came() + f" with {len(shape)} axes", f"{spec.ndim} axes", _axes_hint(len(shape), spec.ndim))
     if spec.max_ndim is not None and len(shape) > spec.max_ndim:
-        raise ShapeError(came, f"at most {spec.max_ndim} axes")
+        raise ShapeError(came(), f"at most {spec.max_ndim} axes")
     if spec.min_ndim is not None and len(shape) < spec.min_ndim:
-        raise ShapeError(came, f"at least {spec.min_ndim} axes", _axes_hint(len(shape), spec.min_ndim))
+        raise ShapeError(came(), f"at least {spec.min_ndim} axes", _axes_hint(len(shape), spec.min_ndim))
     if spec.dtype is not None and dtype_of(value) != spec.dtype:
         raise DtypeError(f"layer {layer!r} got an input of dtype {dtype_of(value)}", f"dtype {spec.dtype}")
     for axis, size in spec.axes.items():
@@ -96,14 +99,14 @@ def _check(spec: InputSpec, value: Any, layer: str) -> None:
             have = shape[axis]
             if not isinstance(have, Dim) and have != size:
                 raise ShapeError(
-                    came,
+                    came(),
                     f"size {size} on axis {axis}, as when its weights were made",
                     "use a layer of its own for inputs of another width, or bring them to this one first",
                 )
     if spec.shape is not None:
         for axis, (want, have) in enumerate(zip(spec.shape, shape, strict=False)):
             if want is not None and not isinstance(have, Dim) and want != have:
-                raise ShapeError(came, f"shape {spec.shape}; axis {axis} is {have}")
+                raise ShapeError(came(), f"shape {spec.shape}; axis {axis} is {have}")
 
 
 def _axes_hint(have: int, want: int) -> str | None:

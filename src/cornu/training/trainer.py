@@ -18,6 +18,7 @@ from cornu.graph import masks
 from cornu.layers._native import Native, bound_engine
 from cornu.layers._tracking import children
 from cornu.layers.base import Layer
+from cornu.layers.wrappers_core import Lambda
 from cornu.metrics import Metric
 from cornu.ops import arithmetic as _a
 from cornu.ops import elementwise as _e
@@ -372,6 +373,20 @@ class Trainer(Layer):
         found.update((id(v), v) for v in self._late())
         return list(found.values())
 
+    def _steady_variables(self) -> list[Variable]:
+        """All variables of the model, looked for once where nothing but a graph of Cornu's own layers holds them."""
+        version = structure_version[0], id(getattr(self, "_function", None))
+        known = self._cache.get("variables")
+        if known is not None and known[0] == version:
+            found: list[Variable] = known[1]
+            return found
+        found = self.variables
+        layers = self._flatten_layers()
+        if version[1] != id(None) and all(type(layer).__module__.startswith("cornu.") for layer in layers):
+            if not any(isinstance(layer, Lambda) for layer in layers):  # which may close over a list that grows
+                self._cache["variables"] = (version, found)
+        return found
+
     def _late(self) -> list[Variable]:
         """Variables that steps met and the model does not hold: those of a second optimizer, say."""
         late: list[Variable] = self._cache.setdefault("late", [])
@@ -642,7 +657,7 @@ class Trainer(Layer):
         hooks = CallbackList(
             callbacks, model=self, add_history=False, add_progbar=shown != 0, verbose=shown, epochs=1, steps=total
         )
-        variables = self.variables
+        variables = self._steady_variables()
         parts: list[Any] = []
         with context.use_engine(chosen):
             variables = [*variables, *self._late()]

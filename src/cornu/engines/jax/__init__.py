@@ -13,6 +13,7 @@ from cornu.core import context, dtypes, tree
 from cornu.core.spec import Spec
 from cornu.core.variable import Variable
 from cornu.engines.contract import Engine
+from cornu.engines.jax.measured import measuring
 from cornu.engines.jax.table import TABLE
 from cornu.ops._declare import Op, dtype_of, host_array, interpreter_of
 
@@ -129,7 +130,10 @@ class JaxEngine(Engine):
         return False
 
     def compile(self, function: Callable[..., Any], donate: bool = False, thorough: bool = False) -> Callable[..., Any]:
-        """The function under `jax.jit`, the first argument's memory given up if `donate`."""
+        """The function under `jax.jit`, the first argument's memory given up if `donate`.
+
+        `thorough`: how convolutions and pooling windows are computed on a CPU is measured, not known by rules.
+        """
 
         def traced(*args: Any) -> Any:
             with context.use_engine(self):
@@ -139,7 +143,7 @@ class JaxEngine(Engine):
 
         def run(*args: Any) -> Any:
             wide = self.met_wide and self._is_wide(args)
-            with jax.enable_x64(True) if wide else contextlib.nullcontext():
+            with jax.enable_x64(True) if wide else contextlib.nullcontext(), measuring(thorough):
                 return _restore_order(compiled(*args))
 
         return run

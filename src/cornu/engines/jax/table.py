@@ -5,11 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.extend.random import threefry2x32_p
 
 from cornu.core import dtypes, tree
+from cornu.engines.jax import primitives
 from cornu.ops import control
 from cornu.ops._declare import host_array
 
@@ -31,7 +31,7 @@ TABLE |= {
     "lgamma": lambda x: lax.lgamma(jnp.asarray(x)),
     "digamma": lambda x: lax.digamma(jnp.asarray(x)),
     "sigmoid": lambda x: jax.nn.sigmoid(jnp.asarray(x)),
-    "relu": jax.nn.relu,
+    "relu": jax.jit(jax.nn.relu, inline=True),  # eagerly, the rule of its gradient alone would cost more than it does
     "round_half_even": jnp.round,
     "stop_gradient": lax.stop_gradient,
     "as_tensor": jnp.asarray,
@@ -155,70 +155,7 @@ TABLE |= {"gather": _gather, "gather_along": _gather_along, "scatter_nd": _scatt
 
 # ---------------------------------------------------------------- convolution and windows
 
-
-def _convolution(x: Any, kernel: Any, strides: Any, padding: Any, dilation: Any, groups: int) -> Any:
-    space = "DHW"[-len(strides) :]
-    numbers = (f"N{space}C", f"{space}IO", f"N{space}C")
-    return lax.conv_general_dilated(
-        x, kernel, strides, padding, rhs_dilation=dilation, dimension_numbers=numbers, feature_group_count=groups
-    )
-
-
-def _zeros(shape: Any, like: Any) -> Any:
-    return jnp.zeros(shape, like.dtype)
-
-
-def _convolution_input_gradient(g: Any, kernel: Any, shape: Any, **static: Any) -> Any:
-    _, pull = jax.vjp(lambda x: _convolution(x, kernel, **static), _zeros(shape, g))
-    return pull(g)[0]
-
-
-def _convolution_kernel_gradient(x: Any, g: Any, shape: Any, **static: Any) -> Any:
-    _, pull = jax.vjp(lambda kernel: _convolution(x, kernel, **static), _zeros(shape, g))
-    return pull(g)[0]
-
-
-def _window(x: Any, start: Any, function: Any, window: Any, strides: Any, padding: Any) -> Any:
-    pads = ((0, 0), *padding, (0, 0))
-    return lax.reduce_window(x, start, function, (1, *window, 1), (1, *strides, 1), pads)
-
-
-def _window_sum(x: Any, window: Any, strides: Any, padding: Any) -> Any:
-    return _window(x, np.zeros((), x.dtype), lax.add, window, strides, padding)
-
-
-def _window_sum_gradient(g: Any, shape: Any, **static: Any) -> Any:
-    _, pull = jax.vjp(lambda x: _window_sum(x, **static), _zeros(shape, g))
-    return pull(g)[0]
-
-
-def _window_max(x: Any, window: Any, strides: Any, padding: Any) -> Any:
-    least = -jnp.inf if jnp.issubdtype(x.dtype, jnp.floating) else jnp.iinfo(x.dtype).min
-    return _window(x, np.asarray(least).astype(x.dtype), lax.max, window, strides, padding)
-
-
-def _window_max_gradient(x: Any, g: Any, **static: Any) -> Any:
-    _, pull = jax.vjp(lambda x: _window_max(x, **static), x)
-    return pull(g)[0]
-
-
-def _window_max_take(x: Any, values: Any, **static: Any) -> Any:
-    transposed = jax.linear_transpose(
-        lambda g: _window_max_gradient(x, g, **static), jax.eval_shape(lambda x: _window_max(x, **static), x)
-    )
-    return transposed(values)[0]
-
-
-TABLE |= {
-    "convolution": _convolution,
-    "convolution_input_gradient": _convolution_input_gradient,
-    "convolution_kernel_gradient": _convolution_kernel_gradient,
-    "window_sum": _window_sum,
-    "window_sum_gradient": _window_sum_gradient,
-    "window_max": _window_max,
-    "window_max_gradient": _window_max_gradient,
-    "window_max_take": _window_max_take,
-}
+TABLE |= primitives.TABLE
 
 
 # ---------------------------------------------------------------- control

@@ -1,0 +1,1 @@
+"""Loops written by hand, one file for each way: JAX, Flax NNX, TensorFlow, PyTorch."""

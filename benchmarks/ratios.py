@@ -1,0 +1,42 @@
+"""Medians, ratios of medians, and how sure they are."""
+
+import statistics
+from typing import Any
+
+__all__ = ["ratio", "summary"]
+
+
+def _quartiles(values: list[float]) -> tuple[float, float]:
+    if len(values) < 2:
+        return values[0], values[0]
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high
+
+
+def summary(samples: list[float]) -> dict[str, Any]:
+    """The median of samples, their quartiles and number."""
+    low, high = _quartiles(samples)
+    return {"median": statistics.median(samples), "low": low, "high": high, "samples": len(samples)}
+
+
+def ratio(ours: list[float], theirs: list[float]) -> dict[str, Any]:
+    """The ratio of two medians, and the noise of it from the ratios of each round.
+
+    Args:
+        ours: a time for each round.
+        theirs: a time for the same rounds.
+
+    Returns:
+        `ratio`; `low` and `high`, the quartiles of the rounds' ratios; `error`, the standard error of their median
+        (from the quartiles, as for a normal distribution); `None` where there are under three rounds.
+    """
+    rounds = [a / b for a, b in zip(ours, theirs)]
+    low, high = _quartiles(rounds)
+    error = 1.2533 * (high - low) / 1.349 / len(rounds) ** 0.5 if len(rounds) > 2 else None
+    return {
+        "ratio": statistics.median(ours) / statistics.median(theirs),
+        "low": low,
+        "high": high,
+        "error": error,
+        "rounds": len(rounds),
+    }

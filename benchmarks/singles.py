@@ -1,0 +1,91 @@
+"""Measuring what is no workload: what a process does once, the curves, the roofline."""
+
+import time
+from typing import Any
+
+from benchmarks.contender import engine_of
+from benchmarks.curves import CURVES
+from benchmarks.once import TASKS
+from benchmarks.plan import Plan, ratios_of, watched
+from benchmarks.pool import Failed, Process
+from benchmarks.ratios import summary
+from benchmarks.roofline import LIBRARIES
+from benchmarks.turns import line
+
+__all__ = ["curve", "once", "roofline"]
+
+
+def once(plan: Plan) -> dict[str, Any]:
+    """Measure what a process does once, in fresh processes that take turns.
+
+    Returns:
+        `failed`, `figures`, `ratios` and `others` as for a workload, by task.
+    """
+    found: dict[str, Any] = {"failed": {}, "figures": {}, "ratios": {}}
+    times: dict[str, dict[str, list[float]]] = {task: {} for task in TASKS}
+    processes: list[Process] = []
+    with watched(found, processes):
+        for number in range(7 if plan.full else 3):
+            for name in plan.libraries():
+                if name in found["failed"] or (number and plan.clock.left() < 30):
+                    continue
+                processes.append(Process(name, plan.setting))
+                try:
+                    for task in TASKS:
+                        answer = processes[-1].ask("once", plan.clock.left(), task=task)
+                        times[task].setdefault(name, []).append(answer["seconds"])
+                except Failed as failure:
+                    found["failed"][name] = str(failure)
+                    plan.say(f"  {name} failed: {failure}")
+                finally:
+                    processes[-1].end()
+    for task, by in times.items():
+        found["figures"][task] = {name: summary(taken) for name, taken in by.items()}
+        found["ratios"][task] = ratios_of(by)
+        plan.say(f"  {task}: {line(by)}")
+    return found
+
+
+def curve(plan: Plan, which: str) -> dict[str, Any]:
+    """Measure a curve; a contender that was slow at one size is spared larger ones.
+
+    Returns:
+        `points`: contender -> size -> value; `failed`: contender -> why.
+    """
+    sizes = CURVES[which][3 if plan.full else 2]
+    points: dict[str, Any] = {}
+    failed: dict[str, str] = {}
+    for name in plan.libraries():
+        process = Process(name, plan.setting)
+        try:
+            for size in sizes:
+                begin = time.monotonic()
+                answer = process.ask("curve", min(600.0, plan.clock.left()), curve=which, size=size)
+                points.setdefault(name, {})[str(size)] = answer["value"]
+                if time.monotonic() - begin > 60:
+                    break
+        except Failed as failure:
+            failed[name] = str(failure)
+        finally:
+            process.end()
+        plan.say(f"  {name}: {points.get(name)} {failed.get(name, '')}")
+    return {"points": points, "failed": failed}
+
+
+def roofline(plan: Plan) -> dict[str, Any]:
+    """The most that any library gets out of the machine.
+
+    Returns:
+        `flops` and `bandwidth` per second, and `by` library.
+    """
+    engines = {"numpy", *(engine_of(name) for name in plan.contenders)}
+    found = {}
+    for library, name in LIBRARIES.items():
+        if engine_of(name) in engines:
+            process = Process(name, plan.setting)
+            try:
+                found[library] = process.ask("roofline", plan.clock.left(), library=library)
+            finally:
+                process.end()
+    best = {what: max(one[what] for one in found.values()) for what in ("flops", "bandwidth")}
+    return {**best, "by": found}

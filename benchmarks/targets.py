@@ -1,0 +1,102 @@
+"""What issue 4 asks for, as rules on the figures."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.contender import ALL
+
+__all__ = ["Judgement", "best_peer", "by_hand", "judge", "judge_growth", "judge_once"]
+
+# what -> most times the hand-written code of the same engine; `fit` of other workloads has no such limit.
+HAND_LIMITS = {
+    ("tiny_mlp", "fit"): 1.2,
+    ("mlp", "fit"): 1.05,
+    ("autoencoder", "fit"): 1.05,
+    ("recommender", "fit"): 1.05,
+    ("*", "eager"): 1.3,
+}
+ONE_ROW = (2.0, 50e-6)  # times the native call, and seconds on top
+ONCE_LIMITS = {"import": 0.1, "resnet50": 0.1}
+KERAS_LIMIT = 1.0
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A target and whether it is met.
+
+    Attributes:
+        text: the target.
+        met: `"yes"`, `"no"`, or `"near"` where the noise allows both.
+    """
+
+    text: str
+    met: str
+
+
+def by_hand(engine: str, figures: dict[str, Any]) -> str | None:
+    """The fastest hand-written contender of an engine (Flax NNX is a peer, not the engine's own code)."""
+    names = [name for name in ALL.get(engine, ()) if not name.startswith(("cornu/", "keras/", "nnx/"))]
+    names = [name for name in names if name in figures]
+    return min(names, key=lambda name: figures[name]["median"], default=None)
+
+
+def best_peer(figures: dict[str, Any]) -> str | None:
+    """The fastest contender of all that are not Cornu."""
+    peers = [name for name in figures if not name.startswith("cornu/")]
+    return min(peers, key=lambda name: figures[name]["median"], default=None)
+
+
+def _judgement(text: str, ratio: dict[str, Any], limit: float) -> Judgement:
+    slack = 2 * (ratio["error"] or 0.0)
+    if ratio["ratio"] <= limit:
+        return Judgement(text, "yes")
+    return Judgement(text, "near" if ratio["ratio"] - slack <= limit else "no")
+
+
+def judge(workload: str, what: str, engine: str, section: dict[str, Any]) -> list[Judgement]:
+    """The targets for one figure of Cornu's.
+
+    Args:
+        workload: its name.
+        what: what was timed.
+        engine: Cornu's engine.
+        section: what `measure.workload` found.
+    """
+    figures, ratios = section["figures"][what], section["ratios"][what]
+    ours = f"cornu/{engine}"
+    found = []
+    if engine == "auto":
+        best = best_peer(figures)
+        if best and what in ("step", "fit", "predict_one", "predict_many"):
+            found.append(_judgement(f"<= best of all ({best})", ratios[f"{ours} : {best}"], 1.0))
+        return found
+    keras = ratios.get(f"{ours} : keras/{engine}")
+    if keras:
+        found.append(_judgement("<= Keras", keras, KERAS_LIMIT))
+    hand = by_hand(engine, figures)
+    if hand is None or f"{ours} : {hand}" not in ratios:
+        return found
+    ratio = ratios[f"{ours} : {hand}"]
+    limit = HAND_LIMITS.get((workload, what), HAND_LIMITS.get(("*", what)))
+    if limit:
+        found.append(_judgement(f"<= {limit} x by hand", ratio, limit))
+    if what == "predict_one":
+        times, more = ONE_ROW
+        found.append(_judgement("<= 2 x by hand + 50 us", ratio, times + more / figures[hand]["median"]))
+    return found
+
+
+def judge_once(task: str, engine: str, section: dict[str, Any]) -> list[Judgement]:
+    """The target for something a process does once."""
+    ratio = section["ratios"][task].get(f"cornu/{engine} : keras/{engine}")
+    if ratio is None:
+        return []
+    limit = ONCE_LIMITS.get(task, KERAS_LIMIT)
+    return [_judgement("<= Keras" if limit == 1 else f"<= {limit} x Keras", ratio, limit)]
+
+
+def judge_growth(curve: str, name: str, value: float) -> list[Judgement]:
+    """The target for memory kept per model made and thrown away."""
+    if curve != "growth" or not name.startswith("cornu/"):
+        return []
+    return [Judgement("< 0.05 MB", "yes" if value < 0.05 else "no")]

@@ -1,0 +1,166 @@
+"""A workload's contenders take turns: A B C, B C A, ... in short blocks, so that noise meets all alike."""
+
+import math
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.plan import Plan, ratios_of, watched
+from benchmarks.pool import Failed, Process
+from benchmarks.ratios import summary
+from benchmarks.workload import Workload, draw
+
+__all__ = ["WHATS", "measure"]
+
+# what is timed -> what the tables call it
+WHATS = {
+    "first": "first step (compile)",
+    "step": "train step",
+    "fit": "fit, per step",
+    "predict_one": "predict, one row",
+    "predict_many": "predict, many rows",
+    "eager": "model(x), eager",
+}
+SETTLE = 0.01  # seconds between blocks, for thread pools to go to sleep
+TOLERANCE = 2e-3  # of the losses of the first steps
+
+
+def measure(plan: Plan, workload: Workload) -> dict[str, Any]:
+    """Measure a workload with all contenders.
+
+    Returns:
+        `failed`: contender -> why; `disagree`: contender -> how; `memory`: contender -> MB; `figures`: what ->
+        contender -> summary (seconds); `ratios`: what -> `"ours : theirs"` -> ratio; `others`: share of the machine
+        that other processes used meanwhile.
+    """
+    turns = _Turns(plan, workload)
+    turns.start()
+    disagree = differing(turns.losses)
+    for name, difference in disagree.items():
+        plan.say(f"  {name} disagrees: {difference}")
+    whats = [what for what in plan.whats if what != "first"]
+    turns.warm(whats)
+    memory = {} if plan.shared else turns.memory()
+    found: dict[str, Any] = {"failed": turns.failed, "disagree": disagree, "memory": memory}
+    times = {"first": turns.firsts} if "first" in plan.whats else {}
+    with watched(found, list(turns.running.values())):
+        for what in whats:
+            times[what] = turns.rounds(what)
+            plan.say(f"  {what}: {line(times[what])}")
+    turns.end()
+    found["figures"] = {what: {name: summary(taken) for name, taken in by.items()} for what, by in times.items()}
+    found["ratios"] = {what: ratios_of(by) for what, by in times.items()}
+    return found
+
+
+class _Turns:
+    """The running contenders of a workload.
+
+    Attributes:
+        failed: contender -> why; it takes no further part.
+        firsts: contender -> seconds of its first steps.
+        losses: contender -> losses of its first few steps.
+        running: contender -> its process.
+    """
+
+    def __init__(self, plan: Plan, workload: Workload) -> None:
+        self.plan = plan
+        self.workload = workload
+        self.path = plan.setting.folder / f"{workload.name}.npz"
+        self.failed: dict[str, str] = {}
+        self.firsts: dict[str, list[float]] = {}
+        self.losses: dict[str, list[float]] = {}
+        self.running: dict[str, Process] = {}
+        self._calls: dict[tuple[str, str], int] = {}  # (what, contender) -> calls in a block
+        draw(workload, self.path)
+
+    def _ask(self, name: str, do: str, **asked: Any) -> dict[str, Any] | None:
+        """A contender's answer; `None` if it failed, which is noted."""
+        try:
+            return self.running[name].ask(do, self.plan.clock.left(), **asked)
+        except Failed as failure:
+            self.failed[name] = "out of time" if self.plan.clock.left() < 1 else str(failure)
+            self.plan.say(f"  {name} failed: {self.failed[name]}")
+            self.plan.drop(self.running.pop(name))
+            return None
+
+    def start(self) -> None:
+        """Build the model and take the first steps, in as many fresh processes as planned; the last ones go on."""
+        self.plan.prepare()
+        for start in range(self.plan.starts):
+            for name in self.plan.contenders:
+                if name not in self.failed:
+                    self.running[name] = self.plan.process(name)
+                    self._first(name, Path(self.path))
+                    if start < self.plan.starts - 1 and name in self.running:
+                        self.plan.drop(self.running.pop(name))
+
+    def _first(self, name: str, given: Path) -> None:
+        if self._ask(name, "open", workload=self.workload.name, given=str(given)) is None:
+            return
+        answer = self._ask(name, "first")
+        if answer is not None:
+            self.firsts.setdefault(name, []).append(answer["seconds"])
+            self.losses[name] = answer["losses"]
+
+    def warm(self, whats: list[str]) -> None:
+        """Do each thing until it is compiled, and find how many calls fill a block."""
+        for what in whats:
+            for name in list(self.running):
+                if what == "eager" and name.startswith("compiled/"):
+                    continue
+                answer = self._ask(name, "warm", what=what, block=self.plan.block)
+                if answer is not None:
+                    self._calls[what, name] = answer["calls"]
+
+    def memory(self) -> dict[str, float]:
+        """The most memory that each process has held, in MB: all have done the same things."""
+        answers = {name: self._ask(name, "memory") for name in list(self.running)}
+        return {name: round(answer["megabytes"], 1) for name, answer in answers.items() if answer is not None}
+
+    def rounds(self, what: str) -> dict[str, list[float]]:
+        """Seconds per contender, one for each round; all contenders have the same rounds."""
+        taken: dict[str, list[float]] = {name: [] for name in self.running if (what, name) in self._calls}
+        begin = time.monotonic()
+        for number in range(self.plan.rounds):
+            if (number >= 3 and time.monotonic() - begin > self.plan.patience) or self.plan.clock.left() < 1:
+                break
+            names = [name for name in taken if name in self.running]
+            turn = number % max(1, len(names))
+            for name in names[turn:] + names[:turn]:
+                time.sleep(SETTLE)
+                answer = self._ask(name, "time", what=what, calls=self._calls[what, name])
+                if answer is not None:
+                    taken[name].append(answer["seconds"])
+        return {name: seconds for name, seconds in taken.items() if name in self.running and seconds}
+
+    def end(self) -> None:
+        """End the processes, unless they serve other workloads."""
+        if not self.plan.shared:
+            for process in self.running.values():
+                process.end()
+
+
+def line(by: dict[str, list[float]]) -> str:
+    """Medians in one line."""
+    return ", ".join(f"{name} {1e3 * statistics.median(taken):.3g} ms" for name, taken in by.items() if taken)
+
+
+def differing(losses: dict[str, list[float]]) -> dict[str, str]:
+    """Who computes something else than most do.
+
+    Args:
+        losses: contender -> losses of its first steps.
+    """
+    found: dict[str, str] = {}
+    middle = [
+        statistics.median_low([loss for loss in step if math.isfinite(loss)] or [math.nan])
+        for step in zip(*losses.values())
+    ]
+    for name, taken in losses.items():
+        for number, (loss, usual) in enumerate(zip(taken, middle)):
+            if not abs(loss - usual) <= TOLERANCE * max(abs(usual), 1e-3):
+                found[name] = f"loss {loss:.5g} at step {number}, others {usual:.5g}"
+                break
+    return found
