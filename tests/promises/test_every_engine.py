@@ -209,3 +209,21 @@ def test_inputs_are_brought_over(name):
 
 def curve_model():
     return cornu.Sequential([Input((4,)), layers.Dense(8, "tanh"), layers.Dense(2)])
+
+
+def test_weights_move_without_a_copy_where_nobody_can_write_to_them():
+    if not {"tensorflow", "jax"} <= set(ENGINES):
+        pytest.skip("needs both engines")
+    jax, tensorflow = registry.get("jax"), registry.get("tensorflow")
+    big = RNG.normal(size=(64, 64)).astype("float32")
+    for one, other in ((jax, tensorflow), (tensorflow, jax)):
+        value = one.from_host(big)
+        moved = other.from_any(value)
+        assert other.owns(type(moved)) and np.shares_memory(one.to_host(value), other.to_host(moved))
+        np.testing.assert_array_equal(other.to_host(moved), big)
+    if "torch" in ENGINES:  # which writes in place
+        torch = registry.get("torch")
+        value = torch.from_host(big)
+        moved = jax.from_any(value)
+        value += 1
+        np.testing.assert_array_equal(jax.to_host(moved), big)

@@ -250,13 +250,17 @@ class Variable(ArrayOperators):
         Raises:
             ShapeError: if the shape differs.
         """
+        scope = context.bindings.get()
+        if type(value) is np.ndarray and scope is None and self.holder is None and not context.is_abstract():
+            if value.shape == self.shape and value.dtype == dtypes.numpy_dtype(self.dtype):
+                self.set_value(np.array(value))  # no engine need know
+                return value
         value = operators["convert_to_tensor"](value, dtype=self.dtype)
         if tuple(value.shape) != self.shape:
             raise ShapeError(
                 f"variable {self.path!r} was assigned a value of shape {shape_text(tuple(value.shape))}",
                 f"shape {shape_text(self.shape)}",
             )
-        scope = context.bindings.get()
         if scope is not None:
             scope.values[id(self)] = value
             scope.assigned[id(self)] = self

@@ -25,6 +25,15 @@ from cornu.ops.creation import convert_to_numpy
 __all__ = ["Engine"]
 
 
+_BORROWED = ("float16", "bfloat16", "float32", "int8", "int16", "int32", "uint8", "uint16", "uint32")
+_CPU = 1  # DLPack's number
+
+
+def can_be_borrowed(value: Any) -> bool:
+    """Whether a value speaks DLPack, lies in the memory of the CPU, and has a dtype that all who speak it share."""
+    return dtype_of(value) in _BORROWED and hasattr(value, "__dlpack__") and value.__dlpack_device__()[0] == _CPU
+
+
 class Engine(Interpreter):
     """Base of all engines.
 
@@ -208,7 +217,11 @@ class Engine(Interpreter):
         return self.from_host(value)
 
     def borrow(self, value: Any) -> Any:
-        """Another engine's value in the same memory (by DLPack), where nobody can write to it; `None` if that fails."""
+        """Another engine's value in the same memory, where nobody can write to it; `None` where that cannot be."""
+        return self.from_dlpack(value) if can_be_borrowed(value) else None
+
+    def from_dlpack(self, value: Any) -> Any:
+        """A value that speaks DLPack, on the CPU, in the same memory; `None` if the engine does not do that."""
         return None
 
     def copy(self, value: Any) -> Any:

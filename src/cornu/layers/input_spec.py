@@ -87,7 +87,8 @@ def _check(spec: InputSpec, value: Any, layer: str) -> None:
     if spec.ndim is not None and len(shape) != spec.ndim:
         squeezed = spec.allow_last_axis_squeeze and abs(len(shape) - spec.ndim) == 1
         if not squeezed:
-            raise ShapeError(came() + f" with {len(shape)} axes", f"{spec.ndim} axes", _axes_hint(len(shape), spec.ndim))
+            hint = _axes_hint(len(shape), spec.ndim)
+            raise ShapeError(f"{came()} with {len(shape)} axes", f"{spec.ndim} axes", hint)
     if spec.max_ndim is not None and len(shape) > spec.max_ndim:
         raise ShapeError(came(), f"at most {spec.max_ndim} axes")
     if spec.min_ndim is not None and len(shape) < spec.min_ndim:

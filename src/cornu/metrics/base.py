@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from cornu import ops
 from cornu.core import context, dtypes, tree
 from cornu.core.config import Configurable
 from cornu.core.errors import ArgumentError, UnsupportedError
@@ -151,7 +150,7 @@ class Metric(Configurable):
     def reset_state(self) -> None:
         """Set all variables to zero."""
         for variable in self.variables:
-            variable.assign(ops.zeros(variable.shape, variable.dtype))
+            variable.assign(zeros(variable.shape, variable.dtype))
 
     # ------------------------------------------------ what a subclass writes
 

@@ -167,6 +167,10 @@ class Trainer(Layer):
 
     def _found_metrics(self) -> dict[int, tuple[str, Metric]]:
         """The metrics by id: the losses, those of `compile` (last for several outputs), those of layers."""
+        found: dict[int, tuple[str, Metric]] = self._searched("metrics", self._search_metrics)
+        return found
+
+    def _search_metrics(self) -> dict[int, tuple[str, Metric]]:
         first, last = ([], []) if self._objective is None else self._objective.all()
         own = [(metric.name, metric) for layer in self._flatten_layers() for metric in _metrics_of(layer)]
         found: dict[int, tuple[str, Metric]] = {}
@@ -365,26 +369,46 @@ class Trainer(Layer):
 
     def _all_variables(self) -> list[Variable]:
         """Everything a training step may read or change, each once."""
+        known: list[Variable] = self._searched("all variables", self._search_variables)
+        return [*known, *self._late()]
+
+    def _search_variables(self) -> list[Variable]:
         found = {id(v): v for v in self.variables}
         if self.optimizer is not None:
             found.update((id(v), v) for v in self.optimizer.variables)
         for _, metric in (*self._found_metrics().values(), *self._named_metrics()):
             found.update((id(v), v) for v in metric.variables)
-        found.update((id(v), v) for v in self._late())
-        return list(found.values())
+        late = {id(v) for v in self._late()}
+        return [v for v in found.values() if id(v) not in late]
+
+    def _searched(self, what: str, search: Callable[[], Any]) -> Any:
+        """What a search through the model finds, searched once where only a graph of Cornu's own layers is searched."""
+        optimizer, objective = self.optimizer, self._objective
+        version = (
+            structure_version[0],
+            id(getattr(self, "_function", None)),
+            len(vars(self)),
+            None if optimizer is None else (id(optimizer), optimizer.built),
+            None if objective is None else (id(objective), objective.built),
+        )
+        known = self._cache.get(what)
+        if known is None or known[0] != version:
+            known = (version, search() if self._is_plain_graph() else None)
+            self._cache[what] = known
+        return search() if known[1] is None else known[1]
+
+    def _is_plain_graph(self) -> bool:
+        """Whether the model is a graph of layers whose parts cannot change but by what is counted."""
+        if getattr(self, "_function", None) is None or not type(self).__module__.startswith("cornu."):
+            return False
+        layers = self._flatten_layers()
+        # A function may close over a list that grows.
+        own = all(type(layer).__module__.startswith("cornu.") and not isinstance(layer, Lambda) for layer in layers)
+        return own and (self.optimizer is None or type(self.optimizer).__module__.startswith("cornu."))
 
     def _steady_variables(self) -> list[Variable]:
-        """All variables of the model, looked for once where nothing but a graph of Cornu's own layers holds them."""
-        version = structure_version[0], id(getattr(self, "_function", None))
-        known = self._cache.get("variables")
-        if known is not None and known[0] == version:
-            found: list[Variable] = known[1]
-            return found
-        found = self.variables
-        layers = self._flatten_layers()
-        if version[1] != id(None) and all(type(layer).__module__.startswith("cornu.") for layer in layers):
-            if not any(isinstance(layer, Lambda) for layer in layers):  # which may close over a list that grows
-                self._cache["variables"] = (version, found)
+        """All variables of the model."""
+        found: list[Variable] = self._searched("variables", lambda: self.variables)
         return found
 
     def _late(self) -> list[Variable]:
@@ -426,7 +450,7 @@ class Trainer(Layer):
         engine = self._engine(name)
         own = self._own_steps()
         ready = self.optimizer is None or self.optimizer.built
-        if self.built and self.variables and ready and (self._objective is None or self._objective.built):
+        if self.built and self._steady_variables() and ready and (self._objective is None or self._objective.built):
             return engine
         with context.use_engine(engine):
             try:
@@ -647,7 +671,7 @@ class Trainer(Layer):
         """
         chosen = self._engine(engine)
         source = as_source(x, batch_size=batch_size, steps=steps, shuffle=False, what="predict")
-        unready = not self.built or not self.variables
+        unready = not self.built or not self._steady_variables()
         if unready or auto.is_asked(self, engine):
             batch = source.peek()
             chosen = self._prepare(engine, batch, objective=False) if unready else chosen
@@ -711,8 +735,8 @@ class Trainer(Layer):
         self._need_compiled("train_on_batch")
         batch = self._one_batch(x, y, sample_weight, class_weight, "train_on_batch")
         chosen = auto.settle(self, engine, self._prepare(engine, batch), "train", batch, None)
+        self.reset_metrics()
         with State(self._all_variables(), chosen).held() as state:
-            self.reset_metrics()
             runner = Runner(self, chosen, state)
             logs = runner.train(self._step_number, batch)
             vars(self)["_step_number"] += 1
@@ -726,8 +750,8 @@ class Trainer(Layer):
         self._need_compiled("test_on_batch")
         batch = self._one_batch(x, y, sample_weight, None, "test_on_batch")
         chosen = auto.settle(self, engine, self._prepare(engine, batch), "test", batch, None)
+        self.reset_metrics()
         with State(self._all_variables(), chosen).held() as state:
-            self.reset_metrics()
             logs = Runner(self, chosen, state).test(0, batch)
         return _answer(logs, return_dict)
 

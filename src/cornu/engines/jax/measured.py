@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from cornu.engines import cache
-from cornu.engines.installed import machine
+from cornu.engines.installed import machine, threads
 from cornu.engines.jax.choice import WAYS, possible, usual
 
 __all__ = ["measuring", "way"]
@@ -37,9 +37,9 @@ _spent = [0.0]
 
 
 @contextlib.contextmanager
-def measuring(on: bool = True) -> Iterator[None]:
+def measuring() -> Iterator[None]:
     """What is compiled inside takes the ways that are measured to be fastest."""
-    token = _wanted.set(on)
+    token = _wanted.set(True)
     try:
         yield
     finally:
@@ -54,7 +54,15 @@ def way(op: str, shapes: list[Any], dtype: str, static: dict[str, Any]) -> str:
     ways = possible(op, shapes, dtype, static)
     if len(ways) == 1 or not all(isinstance(shape[0], int) for shape in shapes):
         return expected
-    what = {"op": op, "shapes": shapes, "dtype": dtype, "static": static, "jax": jax.__version__, **_machine()}
+    what = {
+        "op": op,
+        "shapes": shapes,
+        "dtype": dtype,
+        "static": static,
+        "jax": jax.__version__,
+        "machine": machine(),
+        "threads": threads(),
+    }
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
     with _lock:
         if key not in _known:
@@ -66,11 +74,6 @@ def way(op: str, shapes: list[Any], dtype: str, static: dict[str, Any]) -> str:
             else:
                 return expected
         return _known[key]
-
-
-@functools.cache
-def _machine() -> dict[str, Any]:
-    return {"machine": machine()}
 
 
 def _measure(key: str, what: dict[str, Any], ways: list[str], expected: str) -> str:
@@ -94,7 +97,8 @@ def _measure(key: str, what: dict[str, Any], ways: list[str], expected: str) -> 
     best = min(times, key=times.__getitem__)
     if times[best] > _GAIN * times[expected]:
         best = expected
-    cache.write(key, {"way": best, "seconds": times, **{k: v for k, v in what.items() if k != "format"}})
+    with contextlib.suppress(OSError):  # a cache that cannot be written is one that is not there
+        cache.write(key, {"way": best, "seconds": times, **what})
     return best
 
 
@@ -106,17 +110,13 @@ def _times(op: str, shapes: list[Any], dtype: str, static: dict[str, Any], ways:
         compiled = {
             name: jax.jit(functools.partial(WAYS[op][name], **static)).lower(*arrays).compile() for name in ways
         }
-        taken: dict[str, list[float]] = {}
-        for name in list(compiled):
-            first = _seconds(compiled[name], arrays)
-            # A way that is far behind at once is not run again.
-            if min(first, *(times[0] for times in taken.values()), first) * 20 < first:
-                del compiled[name]
-            taken[name] = [first]
+        taken = {name: [_seconds(function, arrays)] for name, function in compiled.items()}
+        least = min(times[0] for times in taken.values())
         start = time.perf_counter()
         for _ in range(_ROUNDS):
             for name, function in compiled.items():
-                taken[name].append(_seconds(function, arrays))
+                if taken[name][0] < 10 * least:  # others are not run again
+                    taken[name].append(_seconds(function, arrays))
             if time.perf_counter() - start > _SECONDS:
                 break
     return {name: statistics.median(times[1:] or times) for name, times in taken.items()}

@@ -44,6 +44,15 @@ def _on_cpu(name: str, *arrays: Any, **static: Any) -> Any:
     return _compute(name, way, *arrays, **static)
 
 
+def _is_placed(array: Any) -> bool:
+    """Whether an array's type says where its parts are: inside `shard_map`, or on a mesh of explicit axes.
+
+    What that makes of an operation only JAX's own functions know.
+    """
+    sharding = jax.typeof(array).sharding
+    return bool(sharding.mesh.manual_axes) or any(axis is not None for axis in sharding.spec)
+
+
 def _fixed(value: Any) -> Any:
     """A static argument that can be hashed."""
     return tuple(_fixed(part) for part in value) if isinstance(value, (tuple, list)) else value
@@ -72,9 +81,11 @@ def _primitive(name: str, shape: Callable[..., Any]) -> Primitive:
         primitive, mlir.lower_fun(functools.partial(_on_cpu, name), multiple_results=False), platform="cpu"
     )
 
-    def call(*arrays: Any, **static: Any) -> Any:
-        fixed = {key: _fixed(value) for key, value in static.items()}
-        return primitive.bind(*map(jnp.asarray, arrays), **fixed)
+    def call(*values: Any, **static: Any) -> Any:
+        arrays = [jnp.asarray(value) for value in values]
+        if any(_is_placed(array) for array in arrays):
+            return _by_xla(name, *arrays, **static)
+        return primitive.bind(*arrays, **{key: _fixed(value) for key, value in static.items()})
 
     TABLE[name] = call
     return primitive
@@ -142,7 +153,7 @@ def _linear_in_second(primitive: Primitive, transposed: Primitive) -> None:
     def forward(primals: Any, tangents: Any, **static: Any) -> Any:
         result = primitive.bind(*primals, **static)
         if type(tangents[1]) is ad.Zero:
-            return result, ad.Zero.from_primal_value(result)
+            return result, ad.Zero(jax.typeof(result).to_tangent_aval())
         return result, primitive.bind(primals[0], tangents[1], **static)
 
     def back(cotangent: Any, x: Any, values: Any, **static: Any) -> Any:
@@ -157,7 +168,7 @@ def _linear_in_second(primitive: Primitive, transposed: Primitive) -> None:
 def _max_forward(primals: Any, tangents: Any, **static: Any) -> Any:
     result = window_max.bind(*primals, **static)
     if type(tangents[0]) is ad.Zero:
-        return result, ad.Zero.from_primal_value(result)
+        return result, ad.Zero(jax.typeof(result).to_tangent_aval())
     return result, window_max_take.bind(*primals, *tangents, **static)
 
 

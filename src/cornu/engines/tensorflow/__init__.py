@@ -105,6 +105,11 @@ class TensorflowEngine(Engine):
         # `np.asarray` of a bfloat16 scalar fails: NumPy is given a scalar where it wants an array.
         return np.asarray(value if value.shape.rank else value.numpy())
 
+    def from_dlpack(self, value: Any) -> Any:
+        """Another engine's value in the same memory."""
+        with tf.init_scope():
+            return tf.experimental.dlpack.from_dlpack(value.__dlpack__())
+
     def own(self, value: Any, dtype: str | None = None) -> Any:
         """Anything an op takes as a tensor; host data becomes part of the graph in which it is met."""
         if isinstance(value, Variable):
@@ -192,13 +197,6 @@ class TensorflowEngine(Engine):
         # The way back starts from what the op gave, so that its own derivatives are the language's too.
         results.append(result)
         return result
-
-    def borrow(self, value: Any) -> Any:
-        """Another engine's value in the same memory, if it can be had by DLPack."""
-        if not hasattr(value, "__dlpack__"):
-            return None
-        with tf.init_scope():
-            return tf.experimental.dlpack.from_dlpack(value.__dlpack__())
 
     def copy(self, value: Any) -> Any:
         """The tensor again, in memory of its own."""
