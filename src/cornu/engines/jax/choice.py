@@ -17,9 +17,10 @@ WAYS = {**convolution.WAYS, **windows.WAYS}
 # How many positions a window may have before its steps, written out one by one, take long to compile.
 _MOST_SHIFTS = 64
 _MOST_POSITIONS = 27
-_LONGEST_LINE = 64
+_LONGEST_LINE = 128
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
+_DENSE = ("positions", "columns")
 
 
 def possible(op: str, shapes: list[Any], dtype: str, static: dict[str, Any]) -> list[str]:
@@ -31,8 +32,8 @@ def possible(op: str, shapes: list[Any], dtype: str, static: dict[str, Any]) -> 
         dtype: of the arrays.
         static: its other arguments.
     """
-    sizes = [size for shape in (*shapes, static.get("shape", ())) for size in shape]
-    if dtype not in _FLOATS or not all(isinstance(size, int) for size in sizes[1:]) or 0 in sizes:
+    sizes = [size for shape in (*shapes, static.get("shape", ())) for size in shape[1:]]
+    if dtype not in _FLOATS or not all(isinstance(size, int) for size in sizes) or 0 in sizes:
         return ["xla"]
     if op.startswith("window"):
         return _possible_windows(op, static)
@@ -40,11 +41,13 @@ def possible(op: str, shapes: list[Any], dtype: str, static: dict[str, Any]) -> 
     positions, groups = math.prod(kernel[:-2]), static["groups"]
     if groups == 1:
         return [way for way in WAYS[op] if way == "xla" or (way in _DENSE and positions <= _MOST_POSITIONS)]
-    alone = groups == channels and positions <= _MOST_SHIFTS
-    return ["xla", *(["shifts"] if alone else []), "groups"]
+    alone = groups == channels and positions <= _MOST_SHIFTS and _known_rows(op, shapes)
+    return ["xla", "blocks", *(["shifts"] if alone else [])]
 
 
-_DENSE = ("positions", "columns")
+def _known_rows(op: str, shapes: list[Any]) -> bool:
+    """Whether a loop over the rows is possible where there is one."""
+    return op != "convolution_kernel_gradient" or isinstance(shapes[0][0], int)
 
 
 def _kernel_and_channels(op: str, shapes: list[Any], static: dict[str, Any]) -> tuple[Any, int]:
@@ -70,15 +73,38 @@ def _possible_windows(op: str, static: dict[str, Any]) -> list[str]:
 def usual(op: str, shapes: list[Any], dtype: str, static: dict[str, Any]) -> str:
     """The way that is best for such shapes as a rule; arguments as for `possible`."""
     ways = possible(op, shapes, dtype, static)
-    if op.startswith("window"):
-        return ways[-1]
-    if "shifts" in ways:
-        return "shifts"
-    if "groups" in ways:
-        return "groups"
     if len(ways) == 1:
         return "xla"
+    if op.startswith("window"):
+        return _usual_window(op, shapes, static, ways)
+    if static["groups"] > 1:
+        return ways[-1]
+    way = _usual_dense(op, shapes, static)
+    return way if way in ways else "xla"
+
+
+def _usual_window(op: str, shapes: list[Any], static: dict[str, Any], ways: list[str]) -> str:
+    if "tiles" in ways and math.prod(static["window"]) <= 9:
+        return "tiles"
+    # Along one axis only, XLA's own loops are as good.
+    return "xla" if len(static["window"]) == 1 and op in ("window_max", "window_sum") else "lines"
+
+
+def _usual_dense(op: str, shapes: list[Any], static: dict[str, Any]) -> str:
+    """The way for one group."""
     kernel, channels = _kernel_and_channels(op, shapes, static)
-    if math.prod(kernel[:-2]) == 1:
+    positions, rank = math.prod(kernel[:-2]), len(kernel) - 2
+    if positions == 1:
         return "positions"
-    return "xla"
+    if op == "convolution":
+        if channels == 1 or (rank == 3 and (channels >= 32 or max(static["strides"]) > 1)):
+            return "positions"
+        return "xla"
+    if op == "convolution_kernel_gradient":
+        if channels == 1:
+            return "columns" if positions <= 9 else "xla"
+        return "positions" if rank == 3 else "xla"
+    # XLA turns the kernel round first, which tells where there are few rows to use it for.
+    space = shapes[0][1:-1]
+    few = isinstance(shapes[0][0], int) and shapes[0][0] * math.prod(space) <= 1024
+    return "positions" if rank == 3 or (few and channels >= 64) else "xla"
