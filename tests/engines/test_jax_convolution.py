@@ -310,24 +310,24 @@ def count_of(op, case, arguments):
 @pytest.mark.parametrize(
     "case",
     [
-        Conv((1, 16, 16, 64), (8, 8, 1, 64), (1, 1), ((3, 4), (3, 4)), (1, 1), groups=64),
+        Conv((1, 16, 16, 64), (7, 7, 1, 64), (1, 1), ((3, 3), (3, 3)), (1, 1), groups=64),
         Conv((1, 16, 16, 64), (31, 31, 1, 64), (1, 1), ((15, 15), (15, 15)), (1, 1), groups=64),
         Conv((1, 16, 16, 512), (3, 3, 1, 1024), (1, 1), ((1, 1), (1, 1)), (1, 1), groups=512),
         Conv((1, 16, 16, 256), (3, 3, 2, 256), (1, 1), ((1, 1), (1, 1)), (1, 1), groups=128),
         Conv((1, 16, 16, 3), (7, 7, 3, 8), (2, 2), ((3, 3), (3, 3)), (1, 1)),
         Conv((1, 9, 9, 9, 4), (3, 3, 3, 4, 8), (1, 1, 1), ((1, 1),) * 3, (1, 1, 1)),
     ],
-    ids=["8x8 depthwise", "31x31 depthwise", "512 channels", "128 groups", "7x7", "3x3x3"],
+    ids=["7x7 depthwise", "31x31 depthwise", "512 channels", "128 groups", "7x7", "3x3x3"],
 )
 def test_programs_stay_small(op, case):
     assert count_of(op, case, conv_arguments) < 450
 
 
 @pytest.mark.parametrize("op", ["window_max", "window_max_gradient", "window_max_take", "window_sum_gradient"])
-@pytest.mark.parametrize("window", [(3, 3), (14, 14), (100, 1)])
+@pytest.mark.parametrize("window", [(3, 3), (14, 14), (64, 1), (100, 1)])
 def test_programs_of_windows_stay_small(op, window):
     case = Pool((1, 100, 28, 4), window, (2, 2), ((0, 0), (0, 0)))
-    assert count_of(op, case, lambda case: pool_arguments(case, "any")) < 1500
+    assert count_of(op, case, lambda case: pool_arguments(case, "any")) < 1200
 
 
 def test_other_platforms_keep_xlas_own():

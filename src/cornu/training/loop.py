@@ -10,12 +10,15 @@ import numpy as np
 
 from cornu.core import tree
 from cornu.core.errors import ArgumentError, BuildError
+from cornu.ops._declare import dtype_of, shape_of
 from cornu.ops.creation import convert_to_numpy
+from cornu.ops.indexing import get_item
+from cornu.ops.movement import stack
 from cornu.training import every_op, guard
 from cornu.training.data import Source
 from cornu.training.step import Late, State
 
-__all__ = ["Logs", "Runner", "fed"]
+__all__ = ["Logs", "Runner", "fed", "groups", "limited"]
 
 # How many steps may be in flight before the oldest is asked whether it was finite.
 _IN_FLIGHT = 8
@@ -73,7 +76,7 @@ class Runner:
         self.alive: Any = engine.from_host(np.array(True))
         self._flight: deque[tuple[int, Any, Any]] = deque()
         self._names: list[str] | None = None
-        self._found: tuple[Any, Any] | None = None
+        self._found: dict[str, tuple[Any, Any]] = {}
 
     def train(self, number: int, batch: Any) -> dict[str, Any]:
         """One training step; its logs may still be under way."""
@@ -85,6 +88,21 @@ class Runner:
         self.state.values = values
         self.alive = alive
         self._flight.append((number, alive, batch))
+        if len(self._flight) > _IN_FLIGHT:
+            self._settle(1)
+        return self._in_order(logs)
+
+    def train_several(self, number: int, batches: list[Any]) -> dict[str, Any]:
+        """Training steps on batches of one shape, dispatched as one; gives the logs of the last."""
+        for batch in batches:
+            self.model._check_values(batch)
+        stacked = fed(self.engine, tree.map_structure(_stacked, *batches))
+        values, logs, alives = self._run(
+            self.model._compiled_several, lambda steps: steps(self.state.values, np.int32(number), self.alive, stacked)
+        )
+        self.state.values = values
+        self.alive = get_item(alives, -1)
+        self._flight.append((number, alives, batches))
         if len(self._flight) > _IN_FLIGHT:
             self._settle(1)
         return self._in_order(logs)
@@ -106,10 +124,11 @@ class Runner:
 
     def _step(self, compiled: Callable[..., Any]) -> Any:
         """The compiled step for the state as it is, found anew only when something it hangs on has changed."""
-        version = (compiled.__name__, len(self.state.variables), self.model._step_version())
-        if self._found is None or self._found[0] != version:
-            self._found = (version, compiled(self.engine, list(self.state.variables)))
-        return self._found[1]
+        version = (len(self.state.variables), self.model._step_version())
+        found = self._found.get(compiled.__name__)
+        if found is None or found[0] != version:
+            found = self._found[compiled.__name__] = (version, compiled(self.engine, list(self.state.variables)))
+        return found[1]
 
     def _in_order(self, logs: Any) -> dict[str, Any]:
         """Logs in the order of the metrics (engines may reorder dicts)."""
@@ -132,17 +151,21 @@ class Runner:
         """
         for _ in range(count):
             number, alive, batch = self._flight.popleft()
-            if not bool(convert_to_numpy(alive)):
+            good = convert_to_numpy(alive)
+            if not good.all():
                 self._flight.clear()
                 if self.quiet:
                     self.model.stop_training = True
                     return
+                if good.ndim:  # of several steps, the first that was not
+                    first = int(np.argmin(good))
+                    number, batch = number + first, fed(self.engine, batch[first])
                 raise guard.explain(self.model, self.engine, batch, number, self.model.trainable_variables)
 
     def settle(self) -> None:
         """Ask all steps in flight whether they were finite."""
         if self._flight:
-            if bool(convert_to_numpy(self._flight[-1][1])):
+            if convert_to_numpy(self._flight[-1][1]).all():
                 self._flight.clear()
             else:
                 self._settle(len(self._flight))
@@ -163,7 +186,7 @@ class Runner:
         self.model.reset_metrics()
         callbacks.on_test_begin()
         logs: dict[str, Any] = {}
-        for number, batch in enumerate(_limited(source.epoch(0), steps)):
+        for number, batch in enumerate(limited(source.epoch(0), steps)):
             callbacks.on_test_batch_begin(number)
             logs = self.test(number, batch)
             callbacks.on_test_batch_end(number, Logs(logs))
@@ -183,7 +206,36 @@ def fed(engine: Any, batch: Any) -> Any:
     return tree.map_structure(feed, batch)
 
 
-def _limited(batches: Iterator[Any], steps: int | None) -> Iterator[Any]:
+def _stacked(*leaves: Any) -> Any:
+    if leaves[0] is None:
+        return None
+    if all(isinstance(leaf, (np.ndarray, np.generic)) for leaf in leaves):
+        return np.stack(leaves)
+    return stack(list(leaves))
+
+
+def groups(batches: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    """Batches in groups of a size, all of one group of the same shapes; others alone."""
+    if size == 1:
+        yield from ([batch] for batch in batches)
+        return
+    group: list[Any] = []
+    shape: Any = None
+    for batch in batches:
+        mine = tree.map_structure(lambda leaf: None if leaf is None else (shape_of(leaf), dtype_of(leaf)), batch)
+        if group and repr(mine) != shape:
+            yield from ([one] for one in group)
+            group = []
+        shape = repr(mine)
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
+    yield from ([one] for one in group)
+
+
+def limited(batches: Iterator[Any], steps: int | None) -> Iterator[Any]:
+    """At most so many batches; `None` for all."""
     if steps is None:
         yield from batches
         return

@@ -13,16 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from cornu.core import context
+from cornu.core import context, tree
 from cornu.core.variable import Variable
 from cornu.ops import arithmetic as _a
+from cornu.ops import control
 from cornu.ops import elementwise as _e
 from cornu.ops import reduction as _r
 from cornu.ops._declare import dtype_of
+from cornu.ops.indexing import get_item
 from cornu.random import at_step
 from cornu.training.every_op import Collector
 
-__all__ = ["Late", "State", "forward_step", "note_loss", "train_step"]
+__all__ = ["Late", "State", "forward_step", "note_loss", "several", "train_step"]
 
 _losses: ContextVar[list[Any] | None] = ContextVar("cornu_step_losses", default=None)
 
@@ -191,6 +193,29 @@ def _bound(known: list[Variable], values: list[Any], collector: Collector | None
     start = context.engine_in_force().from_host(np.array(True))
     with context.bind(known, [*values, start]) as scope, collector.watching():
         yield scope
+
+
+def several(step: Callable[..., Any]) -> Callable[..., Any]:
+    """Training steps one after the other, in one function.
+
+    Args:
+        step: what `train_step` gave.
+
+    Returns:
+        function `(values, number of the first, alive, batches) -> (values, logs of the last, alive after each)`, where
+        the arrays of `batches` have a new first axis, along which the steps go.
+    """
+
+    def run(values: list[Any], number: Any, alive: Any, batches: Any) -> Any:
+        def one(state: Any, batch: Any) -> Any:
+            values, number, alive = state
+            values, logs, alive = step(list(values), number, alive, batch)
+            return (tuple(values), _a.add(number, np.int32(1)), alive), (logs, alive)
+
+        (values, _, _), (logs, alives) = control.scan(one, (tuple(values), number, alive), batches)
+        return list(values), tree.map_structure(lambda log: get_item(log, -1), logs), alives
+
+    return run
 
 
 def forward_step(

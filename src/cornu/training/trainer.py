@@ -25,9 +25,9 @@ from cornu.ops import elementwise as _e
 from cornu.ops._declare import shape_of, to_spec
 from cornu.training import auto, every_op, watched
 from cornu.training.data import Source, as_source
-from cornu.training.loop import Logs, Runner, fed, scalar
+from cornu.training.loop import Logs, Runner, fed, groups, limited, scalar
 from cornu.training.objective import Objective
-from cornu.training.step import Late, State, forward_step, note_loss, train_step
+from cornu.training.step import Late, State, forward_step, note_loss, several, train_step
 
 __all__ = ["Trainer"]
 
@@ -88,7 +88,8 @@ class Trainer(Layer):
             metrics: a list of metrics; for several outputs a list of lists, or a dict by output name.
             weighted_metrics: metrics to which sample weights apply.
             run_eagerly: whether steps run uncompiled, op by op, so that a debugger can stop in them.
-            steps_per_execution: a hint; the results are the same.
+            steps_per_execution: how many steps are handed at once to an engine that compiles: less is lost between
+                short steps. The numbers are the same; callbacks are told of the batches at the ends of groups.
             jit_compile: whether the engine compiles for long, for faster steps (TorchInductor on PyTorch, XLA on
                 TensorFlow).
             auto_scale_loss: whether the loss is scaled under `mixed_float16`.
@@ -307,6 +308,12 @@ class Trainer(Layer):
             return train_step(self.train_step, variables, guarded, collector)
 
         return self._compiled("train", engine, variables, make, True)
+
+    def _compiled_several(self, engine: Any, variables: list[Variable]) -> Callable[..., Any]:
+        def make(collector: Any = None) -> Any:
+            return several(train_step(self.train_step, variables, self.trainable_variables if self._guard else None))
+
+        return self._compiled("several", engine, variables, make, True)
 
     def _compiled_test(self, engine: Any, variables: list[Variable]) -> Callable[..., Any]:
         def make(collector: Any = None) -> Any:
@@ -591,17 +598,25 @@ class Trainer(Layer):
             hooks.on_train_end(logs)
         return self.history
 
+    def _steps_at_once(self, engine: Any) -> int:
+        """How many training steps are dispatched as one."""
+        if not engine.traces or self.run_eagerly or every_op.is_on() or self._compile_arguments is None:
+            return 1
+        return int(self._compile_arguments["steps_per_execution"])
+
     def _train_epoch(self, runner: Runner, source: Source, epoch: int, steps: int | None, hooks: Any) -> dict[str, Any]:
         logs: dict[str, Any] = {}
         count = 0
-        batches = source.epoch(epoch)
-        for batch in batches:
+        for group in groups(limited(source.epoch(epoch), steps), self._steps_at_once(runner.engine)):
             hooks.on_train_batch_begin(count)
-            logs = runner.train(self._step_number, batch)
-            vars(self)["_step_number"] += 1
-            hooks.on_train_batch_end(count, Logs(logs))
-            count += 1
-            if self.stop_training or (steps is not None and count >= steps):
+            if len(group) == 1:
+                logs = runner.train(self._step_number, group[0])
+            else:
+                logs = runner.train_several(self._step_number, group)
+            vars(self)["_step_number"] += len(group)
+            count += len(group)
+            hooks.on_train_batch_end(count - 1, Logs(logs))
+            if self.stop_training:
                 break
         if count == 0:
             raise DataError(f"epoch {epoch + 1} of fit had no batches", "at least one batch per epoch")

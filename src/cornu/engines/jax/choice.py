@@ -15,9 +15,9 @@ __all__ = ["WAYS", "possible", "usual"]
 WAYS = {**convolution.WAYS, **windows.WAYS}
 
 # How many positions a window may have before its steps, written out one by one, take long to compile.
-_MOST_SHIFTS = 64
+_MOST_SHIFTS = 49
 _MOST_POSITIONS = 27
-_LONGEST_LINE = 128
+_LONGEST_LINE = 64
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _DENSE = ("positions", "columns")
@@ -32,8 +32,10 @@ def possible(op: str, shapes: list[Any], dtype: str, static: dict[str, Any]) -> 
         dtype: of the arrays.
         static: its other arguments.
     """
-    sizes = [size for shape in (*shapes, static.get("shape", ())) for size in shape[1:]]
-    if dtype not in _FLOATS or not all(isinstance(size, int) for size in sizes) or 0 in sizes:
+    whole = [*shapes, *([static["shape"]] if "shape" in static else [])]
+    free = any(not isinstance(size, int) for shape in whole for size in shape[1:])
+    empty = any(isinstance(size, int) and size == 0 for shape in whole for size in shape)
+    if dtype not in _FLOATS or free or empty:
         return ["xla"]
     if op.startswith("window"):
         return _possible_windows(op, static)
