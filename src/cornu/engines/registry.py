@@ -65,8 +65,9 @@ def get(name: Any) -> Any:
         if name not in _loaded:
             drawn = np.random.get_state()  # importing a library may draw from NumPy's generator, which is the user's
             try:
-                # The engine's module imports its library, after what must be set before that.
-                made = importlib.import_module(module).ENGINE
+                if importlib.util.find_spec(library) is None:
+                    raise ModuleNotFoundError(f"No module named {library!r}", name=library)
+                made = importlib.import_module(module).ENGINE  # which imports the library
             except ImportError as error:
                 if (error.name or "").startswith("cornu"):
                     raise

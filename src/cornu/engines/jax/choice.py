@@ -20,7 +20,7 @@ _MOST_POSITIONS = 27
 _LONGEST_LINE = 64
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
-_DENSE = ("positions", "columns")
+_DENSE = ("positions", "columns", "turned")
 
 
 def possible(op: str, shapes: list[Any], dtype: str, static: dict[str, Any]) -> list[str]:

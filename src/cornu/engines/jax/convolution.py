@@ -116,6 +116,13 @@ def _positions_kernel(x: Any, g: Any, shape: Any, strides: Any, padding: Any, di
     return jnp.reshape(jnp.stack(parts), shape)
 
 
+def _turned_kernel(x: Any, g: Any, shape: Any, strides: Any, padding: Any, dilation: Any, groups: int) -> Any:
+    """One group: as by positions, each product turned round, so that XLA transposes the gradient once and no input."""
+    x = _padded(x, padding)
+    parts = [_product_of_rows(g, seen) for seen in _seen(x, shape[:-2], g.shape[1:-1], strides, dilation)]
+    return jnp.reshape(jnp.swapaxes(jnp.stack(parts), -1, -2), shape)
+
+
 # ---------------------------------------------------------------- what every position sees, side by side
 
 
@@ -289,6 +296,7 @@ WAYS: dict[str, dict[str, Callable[..., Any]]] = {
     "convolution_kernel_gradient": {
         "xla": _xla_kernel,
         "positions": _positions_kernel,
+        "turned": _turned_kernel,
         "columns": _columns_kernel,
         "shifts": _shifts_kernel,
         "blocks": _blocked_kernel,
