@@ -96,17 +96,30 @@ def _usual_dense(op: str, shapes: list[Any], static: dict[str, Any]) -> str:
     """The way for one group."""
     kernel, channels = _kernel_and_channels(op, shapes, static)
     positions, rank = math.prod(kernel[:-2]), len(kernel) - 2
+    if op == "convolution_kernel_gradient":
+        return _usual_dense_kernel(shapes, kernel, static)
     if positions == 1:
         return "positions"
     if op == "convolution":
         if channels == 1 or (rank == 3 and (channels >= 32 or max(static["strides"]) > 1)):
             return "positions"
         return "xla"
-    if op == "convolution_kernel_gradient":
-        if channels == 1:
-            return "columns" if positions <= 9 else "xla"
-        return "positions" if rank == 3 else "xla"
     # XLA turns the kernel round first, which tells where there are few rows to use it for.
     space = shapes[0][1:-1]
     few = isinstance(shapes[0][0], int) and shapes[0][0] * math.prod(space) <= 1024
     return "positions" if rank == 3 or (few and channels >= 64) else "xla"
+
+
+def _usual_dense_kernel(shapes: list[Any], kernel: Any, static: dict[str, Any]) -> str:
+    """The way for one group's kernel gradient."""
+    *window, channels, filters = kernel
+    positions, strided = math.prod(window), max(static["strides"]) > 1
+    if positions == 1:
+        return "turned" if 2 * channels >= filters else "positions"
+    if channels == 1:
+        return "columns" if positions <= 9 or len(window) == 3 else "xla"
+    if len(window) == 3:
+        return "positions"
+    batch, *space = shapes[1][:-1]
+    seen = positions * channels * math.prod(space) * (batch if isinstance(batch, int) else 1)  # elements
+    return "turned" if 32 <= channels < 256 and (strided or seen <= 1 << 22) else "xla"

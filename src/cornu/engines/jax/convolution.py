@@ -140,6 +140,11 @@ def _columns(x: Any, kernel: Any, strides: Any, padding: Any, dilation: Any, gro
 
 def _columns_kernel(x: Any, g: Any, shape: Any, strides: Any, padding: Any, dilation: Any, groups: int) -> Any:
     """One group: one matrix product, of all that is seen with the gradient."""
+    if x.shape[-1] == 1:  # then a row for each position is as easily made, and what the product asks for
+        rows = [seen[..., 0] for seen in _seen(_padded(x, padding), shape[:-2], g.shape[1:-1], strides, dilation)]
+        summed = tuple(range(g.ndim - 1))
+        product = lax.dot_general(jnp.stack(rows), g, ((tuple(axis + 1 for axis in summed), summed), ((), ())))
+        return jnp.reshape(product, shape)
     seen = _patches(x, shape[:-2], g.shape[1:-1], strides, padding, dilation)
     return jnp.reshape(_product_of_rows(seen, g), shape)
 
