@@ -12,7 +12,7 @@ import pytest
 import cornu
 from cornu import Input, Model, layers, ops
 from cornu.autodiff.tape import tape_value_and_grad
-from cornu.core import context, tree
+from cornu.core import tree
 from cornu.core.errors import EngineError, GraphError, UnsupportedError
 from cornu.core.spec import Spec
 from cornu.engines import registry
@@ -22,8 +22,6 @@ from cornu.engines.onnxruntime.builder import Graph, building, model_of
 from cornu.ops._declare import operator
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "promises"))
-from samples import SAMPLES
 from test_cases import EXTREME_BINARY, EXTREME_UNARY, EXTREMES
 
 F = np.float32
@@ -421,11 +419,3 @@ def test_training_is_that_of_the_reference(build):
         predictions.append(model.predict(x, verbose=0))
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
     np.testing.assert_allclose(predictions[1], predictions[0], rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize("name", SAMPLES)
-def test_layers_keep_their_promises(name):
-    sample = SAMPLES[name]
-    with context.use_engine(None):
-        report = cornu.check_layer(sample.make(), sample.value, engines=["numpy", "onnxruntime"], **sample.arguments)
-    assert report.ok, str(report)

@@ -168,7 +168,8 @@ def _shifts(x: Any, kernel: Any, strides: Any, padding: Any, dilation: Any, grou
     """As many groups as channels: the sum over positions of products with a number for each channel."""
     window = kernel.shape[:-2]
     space = result_space(x.shape[1:-1], window, strides, padding, dilation)
-    x = _padded(_repeated(x, groups, kernel.shape[-1]), padding)
+    # Without a barrier XLA computes what gave the input again at every position.
+    x = lax.optimization_barrier(_padded(_repeated(x, groups, kernel.shape[-1]), padding))
     total: Any = 0
     for at, seen in zip(np.ndindex(*window), _seen(x, window, space, strides, dilation), strict=True):
         total = total + seen * kernel[at][0]
