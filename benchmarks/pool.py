@@ -67,7 +67,6 @@ class Process:
         self.name = name
         self._used = 0.0
         self.log = setting.folder / f"{name.replace('/', '-')}.log"
-        cores = setting.cores
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-m", "benchmarks.worker", name],
@@ -76,8 +75,8 @@ class Process:
                 stderr=log,
                 cwd=ROOT,
                 env=setting.environment(name),
-                preexec_fn=lambda: os.sched_setaffinity(0, cores),
             )
+        os.sched_setaffinity(self._process.pid, setting.cores)  # before it has started threads of its own
 
     def ask(self, do: str, timeout: float = 600.0, **asked: Any) -> dict[str, Any]:
         """Have something done.

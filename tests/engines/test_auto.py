@@ -13,6 +13,7 @@ from cornu.core import context, errors
 from cornu.engines import cache, registry
 from cornu.engines.auto import Auto
 from cornu.engines.numpy import NumpyEngine
+from cornu.training import auto
 from cornu.training.fingerprint import fingerprint, key_of
 from cornu.training.report import Report
 
@@ -24,8 +25,9 @@ PAIR = Auto(budget=30, engines=["numpy", "jax"])
 
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch, tmp_path):
-    """A cache directory of its own for each test."""
+    """A cache directory of its own for each test, and less time for each measurement."""
     monkeypatch.setenv("CORNU_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(auto, "_WINDOW", 0.03)
     for name in ("CORNU_ENGINE", "CORNU_AUTO_BUDGET", "KERAS_BACKEND"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "auto"

@@ -33,6 +33,8 @@ __all__ = ["is_asked", "settle"]
 
 # How many steps a call is taken to have where nobody knows.
 _USUAL_STEPS = 1000
+# For how long the steady steps of an engine are timed at least, in seconds, if they are short.
+_WINDOW = 0.3
 # One thing is measured at a time.
 _lock = threading.Lock()
 
@@ -154,7 +156,7 @@ def _time(model: Any, engine: Any, kind: str, batch: Any, steps: int, end: float
     count = trial.count(second)
     samples: list[float] = []
     start = time.monotonic()
-    while len(samples) < 5 or (len(samples) < 25 and time.monotonic() - start < 0.3):
+    while len(samples) < 5 or (len(samples) < 25 and time.monotonic() - start < _WINDOW):
         samples.append(trial.timed(count))
         hopeless = first + min(samples) * steps > 1.5 * best and min(samples) > 1.5 * report.best_step()
         if hopeless or (time.monotonic() > end and len(samples) > 2):
