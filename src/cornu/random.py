@@ -150,7 +150,7 @@ class SeedGenerator(Configurable):
         scope = context.bindings.get()
         owner = interpreter_of(following)
         unbound = scope is None or id(self.state) not in scope.values
-        if unbound and getattr(owner, "is_tracing", _never)(following) and self.state.find_home(owner) is None:
+        if unbound and owner is not None and owner.is_tracing(following) and self.state.find_home(owner) is None:
             raise EngineError(
                 f"{self.name!r} was asked for random numbers inside a compiled function that does not carry its state",
                 "a SeedGenerator among the attributes of a layer or model",
@@ -158,10 +158,6 @@ class SeedGenerator(Configurable):
             )
         self.state.assign(following)
         return key
-
-
-def _never(value: Any) -> bool:
-    return False
 
 
 @contextlib.contextmanager

@@ -283,7 +283,7 @@ class Variable(ArrayOperators):
             self.version += 1
             return
         owner = interpreter_of[0](value)
-        if owner is not None and getattr(owner, "is_tracing", _never)(value):
+        if owner is not None and owner.is_tracing(value):
             home = self.find_home(owner)
             if home is None:
                 raise EngineError(
@@ -373,10 +373,6 @@ class Variable(ArrayOperators):
 
 # Finds who interprets a value; set by `cornu.ops`.
 interpreter_of: list[Callable[[Any], Any]] = [lambda value: None]
-
-
-def _never(value: Any) -> bool:
-    return False
 
 
 def read_all(variables: Iterable[Variable]) -> list[Any]:

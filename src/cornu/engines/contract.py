@@ -139,10 +139,6 @@ class Engine(Interpreter):
         """Whether a function that the user compiles with the engine itself is being traced here and now."""
         return False
 
-    def is_tracing(self, value: Any) -> bool:
-        """Whether a value stands for one that is not known yet (inside `compile`)."""
-        return False
-
     def wait(self, value: Any) -> None:
         """Return once the value is computed."""
 

@@ -52,6 +52,10 @@ class Interpreter:
 
     rank = 0
 
+    def is_tracing(self, value: Any) -> bool:
+        """Whether a value stands for one that is not known yet, inside a function that is being compiled."""
+        return False
+
     def sizes(self, value: Any) -> tuple[Any, ...]:
         """The shape of a value whose `shape` is no tuple of sizes."""
         return tuple(value.shape)

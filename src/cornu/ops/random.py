@@ -212,24 +212,41 @@ def host_bits(key: Any, count: int) -> np.ndarray:
     """
     low, high = np.asarray(key, np.uint32)
     drawn = np.empty(count, np.uint32)
-    size = 1 << 14  # a block of counters and its two helpers stay in the processor's nearest cache
-    other, spare = np.empty(size, np.uint32), np.empty(size, np.uint32)
-    keys = (low, high, low ^ high ^ np.uint32(_PARITY))
+    other, spare = np.empty(BLOCK, np.uint32), np.empty(BLOCK, np.uint32)
     with np.errstate(over="ignore"):
-        for start in range(0, count, size):
-            x1 = drawn[start : start + size]
-            x2, up = other[: len(x1)], spare[: len(x1)]
+        for start in range(0, count, BLOCK):
+            x1 = drawn[start : start + BLOCK]
+            x2 = other[: len(x1)]
+            x1[:] = 0
             x2[:] = np.arange(start, start + len(x1), dtype=np.uint64)  # the counter's lower word; the upper one is 0
-            x2 += high
-            x1[:] = low
-            for group in range(5):
-                for rotation in _ROTATIONS[group % 2]:
-                    x1 += x2
-                    np.left_shift(x2, np.uint32(rotation), out=up)
-                    np.right_shift(x2, np.uint32(32 - rotation), out=x2)
-                    x2 |= up
-                    x2 ^= x1
-                x1 += keys[(group + 1) % 3]
-                x2 += keys[(group + 2) % 3] + np.uint32(group + 1)
+            host_rounds(low, high, x1, x2, spare[: len(x1)])
             x1 ^= x2
     return drawn
+
+
+# How many counters, with their two helpers, stay in the processor's nearest cache.
+BLOCK = 1 << 14
+
+
+def host_rounds(k1: Any, k2: Any, x1: np.ndarray, x2: np.ndarray, spare: np.ndarray) -> None:
+    """Threefry's twenty rounds on host arrays, in place.
+
+    Args:
+        k1: the key's first word, a NumPy uint32.
+        k2: its second word.
+        x1: the counters' first words, uint32 `(n,)`.
+        x2: their second words.
+        spare: memory to use, uint32 `(n,)`.
+    """
+    keys = (k1, k2, k1 ^ k2 ^ np.uint32(_PARITY))
+    x1 += k1
+    x2 += k2
+    for group in range(5):
+        for rotation in _ROTATIONS[group % 2]:
+            x1 += x2
+            np.left_shift(x2, np.uint32(rotation), out=spare)
+            np.right_shift(x2, np.uint32(32 - rotation), out=x2)
+            x2 |= spare
+            x2 ^= x1
+        x1 += keys[(group + 1) % 3]
+        x2 += keys[(group + 2) % 3] + np.uint32(group + 1)

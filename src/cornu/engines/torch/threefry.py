@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from cornu.ops.random import _PARITY, _ROTATIONS
+from cornu.ops.random import _PARITY, _ROTATIONS, BLOCK, host_rounds
 
 __all__ = ["threefry2x32", "written_out"]
 
 _MASK = 0xFFFFFFFF
-_BLOCK = 1 << 14  # as many counters as the processor's nearest cache holds
 # Whether the rounds are written out in tensor operations, for a compiler that joins them.
 _open: ContextVar[bool] = ContextVar("cornu_torch_open_threefry", default=False)
 
@@ -44,28 +43,12 @@ def _rounds(k1: Any, k2: Any, x1: Any, x2: Any) -> tuple[Any, Any]:
     return x1, x2
 
 
-def _block(keys: tuple[Any, Any, Any], x1: np.ndarray, x2: np.ndarray, up: np.ndarray) -> None:
-    """Twenty rounds in place."""
-    x1 += keys[0]
-    x2 += keys[1]
-    for group in range(5):
-        for rotation in _ROTATIONS[group % 2]:
-            x1 += x2
-            np.left_shift(x2, np.uint32(rotation), out=up)
-            np.right_shift(x2, np.uint32(32 - rotation), out=x2)
-            x2 |= up
-            x2 ^= x1
-        x1 += keys[(group + 1) % 3]
-        x2 += keys[(group + 2) % 3] + np.uint32(group + 1)
-
-
 def _on_host(k1: int, k2: int, x1: np.ndarray, x2: np.ndarray) -> None:
-    keys = (np.uint32(k1), np.uint32(k2), np.uint32(k1 ^ k2 ^ _PARITY))
-    spare = np.empty(min(_BLOCK, x1.size), np.uint32)
+    spare = np.empty(min(BLOCK, x1.size), np.uint32)
     with np.errstate(over="ignore"):
-        for start in range(0, x1.size, _BLOCK):
-            a, b = x1[start : start + _BLOCK], x2[start : start + _BLOCK]
-            _block(keys, a, b, spare[: len(a)])
+        for start in range(0, x1.size, BLOCK):
+            a, b = x1[start : start + BLOCK], x2[start : start + BLOCK]
+            host_rounds(np.uint32(k1), np.uint32(k2), a, b, spare[: len(a)])
 
 
 def _in_tensors(k1: Any, k2: Any, x1: Any, x2: Any) -> tuple[Any, Any]:
