@@ -2,7 +2,7 @@
 
 A variable belongs to no engine. It holds a host or engine array and a version number; read under an engine, it is
 converted once per version. Its first value may be an initializer, drawn only when somebody looks. While `fit`
-runs, the values live in the step's state (its *holder*); a variable read then asks the holder.
+runs, the values live in the step's state (its *holder*) alone; a variable read then asks the holder.
 
 Where users differentiate with an engine's own means (`tf.GradientTape`, `loss.backward()`), or compile a function of
 their own that assigns, the value lives in an object of that engine (its *home*: a `tf.Variable`, an `nn.Parameter`),
@@ -36,8 +36,11 @@ class Holder(Protocol):
     def write(self, variable: "Variable", value: Any) -> None:
         """Replace the variable's value."""
 
+    def leave(self) -> bool:
+        """Give the values back if no step is running; whether it did."""
 
-class Home(Holder, Protocol):
+
+class Home(Protocol):
     """An engine's own object in which a variable's value lives.
 
     Attributes:
@@ -47,6 +50,12 @@ class Home(Holder, Protocol):
 
     engine: Any
     native: Any
+
+    def read(self, variable: "Variable") -> Any:
+        """The value now."""
+
+    def write(self, variable: "Variable", value: Any) -> None:
+        """Replace the value."""
 
     def tracked(self) -> Any:
         """The value as the engine's autodiff follows it."""
@@ -172,6 +181,12 @@ class Variable(ArrayOperators):
             self._initial = None
         return self._value
 
+    def hold(self, holder: Holder) -> None:
+        """Let a holder have the value, which is then kept there alone."""
+        self.holder = holder
+        self._value = None
+        self._converted.clear()
+
     @property
     def value(self) -> Any:
         """The value under the engine in force: bound, or converted once per version; cast if autocasting."""
@@ -188,6 +203,8 @@ class Variable(ArrayOperators):
                 scope.missed[id(self)] = self
                 value = self._under(context.engine_in_force())
             else:
+                if self.holder is not None:
+                    self.holder.leave()
                 engine = context.engine_in_force()
                 home = self.find_home(engine) if self.holder is None and engine is not None else None
                 value = self._under(engine) if home is None else home.tracked()

@@ -9,6 +9,7 @@ To add an engine: subclass `Engine` in a module of this folder, fill `table`, an
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,14 @@ def can_be_borrowed(value: Any) -> bool:
     return dtype_of(value) in _BORROWED and hasattr(value, "__dlpack__") and value.__dlpack_device__()[0] == _CPU
 
 
+def is_finite(host: np.ndarray) -> bool:
+    """Whether all elements of a host array of floats are finite."""
+    with np.errstate(all="ignore"):
+        total = host.sum(dtype="float32" if host.dtype.itemsize < 4 else None)
+    # What is not finite leaves no sum finite, but a sum may overflow by itself.
+    return bool(np.isfinite(total)) or bool(np.isfinite(host.astype("float64")).all())
+
+
 class Engine(Interpreter):
     """Base of all engines.
 
@@ -46,6 +55,7 @@ class Engine(Interpreter):
         follows_users: whether `is_compiling` is to be asked wherever no engine is chosen (it must be cheap).
         immutable: whether nobody can write to the memory of its values.
         traces: whether `compile` runs a function once on stand-ins, rather than at every call.
+        reuses: whether a compiled function may reuse the memory of the values it is given (`donate`).
     """
 
     rank = ENGINE_RANK
@@ -56,6 +66,7 @@ class Engine(Interpreter):
     follows_users = False
     immutable = False
     traces = False
+    reuses = False
 
     # ------------------------------------------------ what each engine says
 
@@ -142,6 +153,10 @@ class Engine(Interpreter):
     def wait(self, value: Any) -> None:
         """Return once the value is computed."""
 
+    def all_finite(self, values: list[Any]) -> bool:
+        """Whether all elements of some values of float dtypes are finite; waits for them."""
+        return all(is_finite(self.to_host(value)) for value in values)
+
     def devices(self) -> list[str]:
         """The devices the engine computes on."""
         return ["cpu"]
@@ -149,6 +164,16 @@ class Engine(Interpreter):
     def details(self) -> dict[str, str]:
         """What else `cornu doctor` should show of the engine as it is set up here: linkers, threads, providers."""
         return {}
+
+    def use_compile_cache(self, directory: Path | None) -> str | None:
+        """Keep what is compiled from now on below a directory, for other processes (`None`: no longer).
+
+        Asked when the engine is loaded and whenever `cornu.set_compile_cache` is called; the directory need not exist.
+
+        Returns:
+            what is kept and where, in words for `cornu doctor`; `None` if this engine keeps nothing.
+        """
+        return None
 
     # ------------------------------------------------ what follows for all of them
 

@@ -52,10 +52,12 @@ class Source(ABC):
         num_rows: rows per epoch; `None` where batches come ready-made.
         batch_size: rows per batch (the last may have fewer); `None` where batches come ready-made.
         steps: how many batches per epoch were asked for; `None` for all there are.
+        lends: whether the arrays of a batch are somebody else's, who may write to them later.
     """
 
     num_rows: int | None = None
     batch_size: int | None = None
+    lends = False
 
     def __init__(self, what: str, steps: int | None) -> None:
         self.what = what
@@ -362,6 +364,8 @@ class _Arrays(Source):
 
 class _Ready(Source):
     """A source whose batches come ready-made: how to read one."""
+
+    lends = True
 
     def __init__(self, data: Any, steps: int | None, weigh: Weigher | None, what: str) -> None:
         super().__init__(what, steps)

@@ -2,26 +2,24 @@
 the engine
 unless somebody reads a value."""
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from cornu.core import tree
+from cornu.core import dtypes, tree
 from cornu.core.errors import ArgumentError, BuildError
-from cornu.ops._declare import dtype_of, shape_of
+from cornu.ops._declare import dtype_of, interpreter_of, shape_of
 from cornu.ops.creation import convert_to_numpy
-from cornu.ops.indexing import get_item
 from cornu.ops.movement import stack
 from cornu.training import every_op, guard
 from cornu.training.data import Source
-from cornu.training.step import Late, State
+from cornu.training.state import State
+from cornu.training.step import Late
+from cornu.training.window import FIRST, SMALL, Window
 
 __all__ = ["Logs", "Runner", "fed", "groups", "limited"]
 
-# How many steps may be in flight before the oldest is asked whether it was finite.
-_IN_FLIGHT = 8
 # How often a step may meet variables it was not given.
 _TRIES = 5
 
@@ -66,46 +64,118 @@ class Runner:
         engine: the engine in force.
         state: the variables' values.
         quiet: whether training that leaves the finite numbers just stops.
+        guarded: whether to watch over training at all.
     """
 
-    def __init__(self, model: Any, engine: Any, state: State, quiet: bool = False) -> None:
+    def __init__(self, model: Any, engine: Any, state: State, quiet: bool = False, guarded: bool = True) -> None:
         self.model = model
         self.engine = engine
         self.state = state
+        # Whoever watches every op wants to be told at once, and where.
+        self.prompt = every_op.is_on() or model.run_eagerly
         self.quiet = quiet and not every_op.is_on()
+        self.guarded = guarded and (model._guard or every_op.is_on())
         self.alive: Any = engine.from_host(np.array(True))
-        self._flight: deque[tuple[int, Any, Any]] = deque()
+        self._most = 1 if self.prompt else FIRST
+        self._window: Window | None = None
         self._names: list[str] | None = None
         self._found: dict[str, tuple[Any, Any]] = {}
+        state.on_read, state.on_write = self.settle, self._written
 
-    def train(self, number: int, batch: Any) -> dict[str, Any]:
-        """One training step; its logs may still be under way."""
+    def train(self, number: int, batch: Any, shared: bool = False) -> dict[str, Any]:
+        """One training step; its logs may still be under way.
+
+        Args:
+            number: the step's number.
+            batch: `(x, y, sample_weight)`.
+            shared: whether others may write to the batch later.
+        """
         self.model._check_values(batch)
-        batch = fed(self.engine, batch)
-        values, logs, alive = self._run(
-            self.model._compiled_train, lambda step: step(self.state.values, np.int32(number), self.alive, batch)
-        )
-        self.state.values = values
-        self.alive = alive
-        self._flight.append((number, alive, batch))
-        if len(self._flight) > _IN_FLIGHT:
-            self._settle(1)
+        logs = self._train(number, batch)
+        if self.guarded:
+            self._note(number, [tree.map_structure(_own, batch) if shared else batch])
         return self._in_order(logs)
 
-    def train_several(self, number: int, batches: list[Any]) -> dict[str, Any]:
+    def train_several(self, number: int, batches: list[Any], shared: bool = False) -> dict[str, Any]:
         """Training steps on batches of one shape, dispatched as one; gives the logs of the last."""
         for batch in batches:
             self.model._check_values(batch)
         stacked = fed(self.engine, tree.map_structure(_stacked, *batches))
-        values, logs, alives = self._run(
+        self._begin()
+        self.state.values, logs, self.alive = self._run(
             self.model._compiled_several, lambda steps: steps(self.state.values, np.int32(number), self.alive, stacked)
         )
-        self.state.values = values
-        self.alive = get_item(alives, -1)
-        self._flight.append((number, alives, batches))
-        if len(self._flight) > _IN_FLIGHT:
-            self._settle(1)
+        if self.guarded:
+            self._note(number, [tree.map_structure(_own, batch) for batch in batches] if shared else batches)
         return self._in_order(logs)
+
+    def _train(self, number: int, batch: Any) -> Any:
+        batch = fed(self.engine, batch)
+        self._begin()
+        self.state.values, logs, self.alive = self._run(
+            self.model._compiled_train, lambda step: step(self.state.values, np.int32(number), self.alive, batch)
+        )
+        return logs
+
+    # ------------------------------------------------ the way back
+
+    def _begin(self) -> None:
+        if self._window is None and self.guarded:
+            self._window = Window(self.state, self._most)
+
+    def _note(self, number: int, batches: list[Any]) -> None:
+        window = self._window
+        assert window is not None
+        window.note(number, batches)
+        if window.is_full:
+            self.settle()
+
+    def _written(self, place: int, value: Any) -> None:
+        """Somebody is writing a value between steps."""
+        if self._window is None or self._window.is_empty:
+            self._window = None
+        elif self.state.variables[place].size <= SMALL:
+            self._window.note_write(place, np.array(convert_to_numpy(value)))
+        else:
+            self.settle()
+
+    def settle(self) -> None:
+        """Make sure that the state is good.
+
+        Raises:
+            NonFiniteError: if it was not; it is then as it was before the first bad step.
+        """
+        window, self._window = self._window, None
+        if window is None or window.is_empty:
+            return
+        if self._is_good():
+            self._most = 1 if self.prompt else window.grown()
+            return
+        self.alive = self.engine.from_host(np.array(True))
+        for number, batch in window.again():
+            before = [self.state.own(value) for value in self.state.values]
+            self._train(number, batch)
+            self._window = None
+            if not self._is_good():
+                self.state.values = before
+                self.alive = self.engine.from_host(np.array(True))
+                if self.quiet:
+                    self.model.stop_training = True
+                    return
+                raise guard.explain(
+                    self.model, self.engine, fed(self.engine, batch), number, self.model.trainable_variables
+                )
+
+    def _is_good(self) -> bool:
+        """Whether losses were, and weights and what the optimizer keeps of them are, finite."""
+        if not bool(convert_to_numpy(self.alive)):
+            return False
+        model, index, values = self.model, self.state.index, self.state.values
+        kept = () if model.optimizer is None else model.optimizer.variables
+        watched = [v for v in (*model.trainable_variables, *kept) if v.dtype in dtypes.FLOATS and id(v) in index]
+        return bool(self.engine.all_finite([values[index[id(v)]] for v in watched]))
+
+    # ------------------------------------------------ steps of all kinds
 
     def _run(self, compiled: Callable[..., Any], call: Callable[[Any], Any]) -> Any:
         """A compiled step's answer; variables that it meets late join the state, and it runs again."""
@@ -114,7 +184,9 @@ class Runner:
                 return call(self._step(compiled))
             except Late as late:
                 self.model._late().extend(late.variables)
-                self.state.add(late.variables)
+                held = self.state.add(late.variables)
+                if self._window is not None:
+                    self._window.joined(held)
                 paths = ", ".join(repr(variable.path) for variable in late.variables)
         raise BuildError(
             f"a step of model {self.model.name!r} makes the variables {paths} anew each time and keeps them",
@@ -142,33 +214,6 @@ class Runner:
         if self._names is None:
             self._names = self.model.metrics_names
         return {**{name: logs[name] for name in self._names if name in logs}, **logs}
-
-    def _settle(self, count: int) -> None:
-        """Ask the oldest steps in flight whether they were finite.
-
-        Raises:
-            NonFiniteError: if one was not.
-        """
-        for _ in range(count):
-            number, alive, batch = self._flight.popleft()
-            good = convert_to_numpy(alive)
-            if not good.all():
-                self._flight.clear()
-                if self.quiet:
-                    self.model.stop_training = True
-                    return
-                if good.ndim:  # of several steps, the first that was not
-                    first = int(np.argmin(good))
-                    number, batch = number + first, fed(self.engine, batch[first])
-                raise guard.explain(self.model, self.engine, batch, number, self.model.trainable_variables)
-
-    def settle(self) -> None:
-        """Ask all steps in flight whether they were finite."""
-        if self._flight:
-            if convert_to_numpy(self._flight[-1][1]).all():
-                self._flight.clear()
-            else:
-                self._settle(len(self._flight))
 
     def test(self, number: int, batch: Any) -> dict[str, Any]:
         """One step of evaluation."""
@@ -204,6 +249,14 @@ def fed(engine: Any, batch: Any) -> Any:
         return None if leaf is None else engine.feed(leaf if hasattr(leaf, "dtype") else np.asarray(leaf))
 
     return tree.map_structure(feed, batch)
+
+
+def _own(leaf: Any) -> Any:
+    """A batch's array that nobody else can write to."""
+    owner = interpreter_of(leaf)
+    if owner is not None:
+        return leaf if getattr(owner, "immutable", False) else owner.copy(leaf)
+    return np.array(leaf) if isinstance(leaf, np.ndarray) else leaf
 
 
 def _stacked(*leaves: Any) -> Any:

@@ -212,14 +212,13 @@ class Steps(Layer):
 
     def _compiled_train(self, engine: Any, variables: list[Variable]) -> Callable[..., Any]:
         def make(collector: Any = None) -> Any:
-            guarded = self.trainable_variables if self._guard or every_op.is_on() else None
-            return train_step(self.train_step, variables, guarded, collector)
+            return train_step(self.train_step, variables, self._guard or every_op.is_on(), collector)
 
         return self._compiled("train", engine, variables, make, True)
 
     def _compiled_several(self, engine: Any, variables: list[Variable]) -> Callable[..., Any]:
         def make(collector: Any = None) -> Any:
-            return several(train_step(self.train_step, variables, self.trainable_variables if self._guard else None))
+            return several(train_step(self.train_step, variables, self._guard))
 
         return self._compiled("several", engine, variables, make, True)
 

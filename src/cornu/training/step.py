@@ -1,7 +1,7 @@
-"""One pure step of training, and the state it carries from one step to the next.
+"""One pure step of training, evaluation or prediction.
 
 `train_step`, `test_step` and `predict_step` are written with variables that are read and assigned. Here each becomes
-a pure function `(values, step number, batch) -> (values, logs, finite)`, by binding the variables to values; the
+a pure function `(values, step number, alive, batch) -> (values, logs, alive)`, by binding the variables to values; the
 engine compiles it whole.
 """
 
@@ -18,13 +18,11 @@ from cornu.core.variable import Variable
 from cornu.ops import arithmetic as _a
 from cornu.ops import control
 from cornu.ops import elementwise as _e
-from cornu.ops import reduction as _r
-from cornu.ops._declare import dtype_of
 from cornu.ops.indexing import get_item
 from cornu.random import at_step
 from cornu.training.every_op import Collector
 
-__all__ = ["Late", "State", "forward_step", "note_loss", "several", "train_step"]
+__all__ = ["Late", "forward_step", "note_loss", "several", "train_step"]
 
 _losses: ContextVar[list[Any] | None] = ContextVar("cornu_step_losses", default=None)
 
@@ -64,79 +62,10 @@ def note_loss(loss: Any) -> None:
         noted.append(loss)
 
 
-class State:
-    """Where variables live while a loop runs: a list of the engine's values.
-
-    Args:
-        variables: the variables, each once.
-        engine: the engine in force.
-    """
-
-    def __init__(self, variables: list[Variable], engine: Any) -> None:
-        self.variables: list[Variable] = []
-        self.engine = engine
-        self.index: dict[int, int] = {}
-        self.values: list[Any] = []
-        self._given = variables
-        self._before: list[Any] = []
-
-    def add(self, variables: list[Variable]) -> None:
-        """Take over more variables, within a block of `held`."""
-        with context.use_engine(self.engine):
-            for variable in variables:
-                self.values.append(self._fresh(variable))
-                self.index[id(variable)] = len(self.variables)
-                self.variables.append(variable)
-                self._before.append(variable.holder)
-                variable.holder = self
-
-    def read(self, variable: Variable) -> Any:
-        """The variable's current value, as a host copy (the step may reuse the engine's memory)."""
-        return np.array(self.engine.to_host(self.values[self.index[id(variable)]]))
-
-    def write(self, variable: Variable, value: Any) -> None:
-        """Replace the variable's value."""
-        with context.use_engine(self.engine):
-            self.values[self.index[id(variable)]] = self.engine.own(value, variable.dtype)
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator["State"]:
-        """Take the variables' values over for a block, and give them back at its end, whatever happens."""
-        with context.use_engine(self.engine):
-            try:
-                self.add(self._given)
-                yield self
-            finally:
-                for variable, value, before in zip(self.variables, self.values, self._before, strict=True):
-                    variable.holder = before
-                    if before is None:
-                        variable.set_value(value)
-                    else:  # a loop within a loop: a callback that evaluates
-                        before.write(variable, value)
-
-    def _fresh(self, variable: Variable) -> Any:
-        # A copy: the step may reuse the memory of what it is given.
-        stored = variable.stored()
-        return self.engine.copy(self.engine.from_any(stored))
-
-
-def _finite(noted: list[Any], old: list[Any], new: list[Any]) -> Any:
-    """Whether the step's losses and all values it changed are finite."""
-    good: Any = None
-    for value in noted:
-        one = _e.isfinite(_e.cast(value, "float32"))
-        good = one if good is None else _a.logical_and(good, one)
-    for before, after in zip(old, new, strict=True):
-        if after is not before and dtype_of(after) in ("float32", "float64", "bfloat16", "float16"):
-            one = _e.isfinite(_r.sum(_a.multiply(_e.cast(after, "float32"), 0.0)))
-            good = one if good is None else _a.logical_and(good, one)
-    return good
-
-
 def train_step(
     method: Callable[[Any], dict[str, Any]],
     variables: list[Variable],
-    guarded: list[Variable] | None,
+    guarded: bool,
     collector: Collector | None = None,
 ) -> Callable[..., Any]:
     """A step that changes state.
@@ -144,15 +73,13 @@ def train_step(
     Args:
         method: the model's `train_step`.
         variables: all variables it may read or assign.
-        guarded: the weights that must stay finite; `None` to watch nothing.
+        guarded: whether to tell if the losses were finite.
         collector: what watches every op besides, or `None`.
 
     Returns:
         function `(values, number, alive, batch) -> (values, logs, alive)`, which raises `Late` if a variable is
-        missing. A step whose loss or new weights are not finite changes nothing, and neither does any after it
-        (`alive` is false from then on).
+        missing. `alive` becomes false with the first step that is not finite, and stays so.
     """
-    watched = None if guarded is None else {id(variable) for variable in guarded}
     known = variables if collector is None else [*variables, collector.flag]
 
     def step(values: list[Any], number: Any, alive: Any, batch: Any) -> Any:
@@ -167,18 +94,12 @@ def train_step(
         finally:
             _losses.reset(token)
             context.on_read.reset(told)
-        if watched is None:
-            return new, logs, alive
-        pairs = [(o, n) for v, o, n in zip(variables, values, new, strict=True) if id(v) in watched]
-        good = _finite(noted, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
-        if collector is not None:
-            finite = scope.values[id(collector.flag)]
-            good = finite if good is None else _a.logical_and(good, finite)
-        if good is None:
-            return new, logs, alive
-        alive = _a.logical_and(alive, good)
-        kept = [n if n is o else _e.choose(alive, n, o) for o, n in zip(values, new, strict=True)]
-        return kept, logs, alive
+        if guarded:
+            for loss in noted:
+                alive = _a.logical_and(alive, _e.isfinite(_e.cast(loss, "float32")))
+            if collector is not None:
+                alive = _a.logical_and(alive, scope.values[id(collector.flag)])
+        return new, logs, alive
 
     return step
 
@@ -202,18 +123,17 @@ def several(step: Callable[..., Any]) -> Callable[..., Any]:
         step: what `train_step` gave.
 
     Returns:
-        function `(values, number of the first, alive, batches) -> (values, logs of the last, alive after each)`, where
-        the arrays of `batches` have a new first axis, along which the steps go.
+        function `(values, number of the first, alive, batches) -> (values, logs of the last, alive)`, where the arrays of `batches` have a new first axis, along which the steps go.
     """
 
     def run(values: list[Any], number: Any, alive: Any, batches: Any) -> Any:
         def one(state: Any, batch: Any) -> Any:
             values, number, alive = state
             values, logs, alive = step(list(values), number, alive, batch)
-            return (tuple(values), _a.add(number, np.int32(1)), alive), (logs, alive)
+            return (tuple(values), _a.add(number, np.int32(1)), alive), logs
 
-        (values, _, _), (logs, alives) = control.scan(one, (tuple(values), number, alive), batches)
-        return list(values), tree.map_structure(lambda log: get_item(log, -1), logs), alives
+        (values, _, alive), logs = control.scan(one, (tuple(values), number, alive), batches)
+        return list(values), tree.map_structure(lambda log: get_item(log, -1), logs), alive
 
     return run
 

@@ -1,5 +1,7 @@
 """`Trainer`: what every model can do with data: compile, fit, evaluate, predict, and the steps they are made of."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,8 @@ from cornu.training.data import Source, as_source
 from cornu.training.loop import Logs, Runner, fed, groups, limited, scalar
 from cornu.training.model_steps import Steps, unpack
 from cornu.training.objective import Objective
-from cornu.training.step import Late, State
+from cornu.training.state import State
+from cornu.training.step import Late
 
 __all__ = ["Trainer"]
 
@@ -183,7 +186,7 @@ class Trainer(Steps):
         chosen = self._prepare(engine, batch)
         chosen = auto.settle(self, engine, chosen, "train", batch, source, max(1, epochs - initial_epoch))
         vars(self)["stop_training"] = False
-        state = State(self._all_variables(), chosen)
+        state = State(self._all_variables(), chosen, reused=not self.run_eagerly)
         steps = steps_per_epoch or source.num_batches
         hooks = CallbackList(
             callbacks, model=self, add_history=True, add_progbar=verbose != 0,
@@ -227,9 +230,9 @@ class Trainer(Steps):
         for group in groups(limited(source.epoch(epoch), steps), self._steps_at_once(runner.engine)):
             hooks.on_train_batch_begin(count)
             if len(group) == 1:
-                logs = runner.train(self._step_number, group[0])
+                logs = runner.train(self._step_number, group[0], source.lends)
             else:
-                logs = runner.train_several(self._step_number, group)
+                logs = runner.train_several(self._step_number, group, source.lends)
             vars(self)["_step_number"] += len(group)
             count += len(group)
             hooks.on_train_batch_end(count - 1, Logs(logs))
@@ -367,12 +370,12 @@ class Trainer(Steps):
         self._need_compiled("train_on_batch")
         batch = self._one_batch(x, y, sample_weight, class_weight, "train_on_batch")
         chosen = auto.settle(self, engine, self._prepare(engine, batch), "train", batch, None)
-        self.reset_metrics()
-        with State(self._all_variables(), chosen).held() as state:
-            runner = Runner(self, chosen, state)
-            logs = runner.train(self._step_number, batch)
+        with self._resident(chosen, training=True) as runner:
+            self.reset_metrics()
+            logs = {name: scalar(value) for name, value in runner.train(self._step_number, batch, shared=True).items()}
             vars(self)["_step_number"] += 1
-            runner.settle()
+            if not all(np.isfinite(value).all() for value in logs.values()):
+                runner.settle()
         return _answer(logs, return_dict)
 
     def test_on_batch(
@@ -382,15 +385,44 @@ class Trainer(Steps):
         self._need_compiled("test_on_batch")
         batch = self._one_batch(x, y, sample_weight, None, "test_on_batch")
         chosen = auto.settle(self, engine, self._prepare(engine, batch), "test", batch, None)
-        self.reset_metrics()
-        with State(self._all_variables(), chosen).held() as state:
-            logs = Runner(self, chosen, state).test(0, batch)
+        with self._resident(chosen, training=False) as runner:
+            self.reset_metrics()
+            logs = {name: scalar(value) for name, value in runner.test(0, batch).items()}
         return _answer(logs, return_dict)
 
     def predict_on_batch(self, x: Any, *, engine: Any = None) -> Any:
         """The outputs for one batch, as NumPy arrays."""
         rows = max((shape_of(leaf)[0] for leaf in tree.leaves(x) if leaf is not None and shape_of(leaf)), default=1)
         return self.predict(x, batch_size=rows, verbose=0, engine=engine)
+
+    @contextlib.contextmanager
+    def _resident(self, engine: Any, training: bool) -> Iterator[Runner]:
+        """Steps over a state that stays where it is after training, until somebody else reads or writes a variable."""
+        variables = self._all_variables()
+        version = (engine.name, self.run_eagerly, self._guard, every_op.mode())
+        known, runner = self._cache.get("resident", (None, None))
+        steady = runner is not None and known == version and [*map(id, variables)] == [*map(id, runner.state.variables)]
+        if steady and runner.state.resume():
+            state = runner.state
+        else:
+            if runner is not None:
+                runner.state.leave()
+            state = State(variables, engine, reused=training and not self.run_eagerly)
+            runner = None
+        try:
+            with context.use_engine(engine):
+                if runner is None:
+                    state.add(variables)
+                    runner = Runner(self, engine, state)
+                yield runner
+        except BaseException:
+            state.release()
+            raise
+        if (training or state.reused) and all(variable.home is None for variable in state.variables):
+            self._cache["resident"] = version, runner
+            state.idle = True
+        else:
+            state.release()
 
     def _one_batch(self, x: Any, y: Any, sample_weight: Any, class_weight: Any, what: str) -> Any:
         rows = max((shape_of(leaf)[0] for leaf in tree.leaves(x) if leaf is not None and shape_of(leaf)), default=1)
@@ -402,10 +434,9 @@ class Trainer(Steps):
 
 
 def _answer(logs: dict[str, Any], return_dict: bool) -> Any:
-    found = {name: scalar(value) for name, value in logs.items()}
     if return_dict:
-        return found
-    values = list(found.values())
+        return logs
+    values = list(logs.values())
     return values[0] if len(values) == 1 else values
 
 

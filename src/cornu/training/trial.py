@@ -8,11 +8,11 @@ import numpy as np
 from cornu.core import context, dtypes, tree
 from cornu.core.variable import Variable
 from cornu.training.loop import Runner, fed
-from cornu.training.step import State
+from cornu.training.state import State
 
 __all__ = ["OutOfTime", "Trial", "variables_of"]
 
-# Steps that may be in flight at once; the loop would begin to look at them above this.
+# Steps that are taken at a stretch at most.
 _MOST = 8
 
 
@@ -31,14 +31,14 @@ class OutOfTime(BaseException):
 class _Copies(State):
     """Values of variables that the variables themselves do not know of."""
 
-    def add(self, variables: list[Variable]) -> None:
+    def add(self, variables: list[Variable]) -> list[Any]:
         """Take in copies of more variables."""
         with context.use_engine(self.engine):
             for variable in variables:
-                value = self.engine.from_any(_stand_in(variable))
-                self.values.append(self.engine.copy(value))
+                self.values.append(self.own(_stand_in(variable)))
                 self.index[id(variable)] = len(self.variables)
                 self.variables.append(variable)
+        return self.values[-len(variables) :]
 
 
 def _stand_in(variable: Variable) -> Any:
@@ -72,10 +72,10 @@ class Trial:
         self.engine = engine
         self.kind = kind
         self.batch = batch
-        self.state = _Copies([], engine)
+        self.state = _Copies([], engine, reused=True)
         with context.use_engine(engine):
             self.state.add(variables_of(model, kind))
-            self.runner = Runner(model, engine, self.state, quiet=True)
+            self.runner = Runner(model, engine, self.state, guarded=False)
 
     def _step(self) -> Any:
         """One step, as the loop takes it; its results may still be under way."""
@@ -99,7 +99,6 @@ class Trial:
                 if self.engine.owns(type(leaf)):
                     self.engine.wait(leaf)
             seconds = (time.perf_counter() - start) / count
-        self.runner._flight.clear()
         return seconds
 
     def first(self, deadline: float) -> float:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from cornu.core import context, dtypes, tree
 from cornu.core.spec import Spec
 from cornu.core.variable import Variable
 from cornu.engines.contract import Engine
+from cornu.engines.jax import stored
 from cornu.engines.jax.measured import measuring
 from cornu.engines.jax.table import TABLE
 from cornu.ops._declare import Op, dtype_of, host_array, interpreter_of
@@ -75,6 +77,7 @@ class JaxEngine(Engine):
     table = TABLE
     traces = True
     immutable = True
+    reuses = True
     # JAX has no gradient of a "mul" scatter with equal positions, and shares ties of "max" and "min" otherwise.
     ruled = {"scatter_nd": lambda static: static["mode"] in ("mul", "max", "min")}
 
@@ -218,6 +221,12 @@ class JaxEngine(Engine):
         """Whether a value is a tracer."""
         return isinstance(value, jax.core.Tracer)
 
+    def all_finite(self, values: list[Any]) -> bool:
+        """Whether all elements are finite; on a CPU looked at where they are, elsewhere asked of the device."""
+        if jax.default_backend() == "cpu":
+            return super().all_finite(values)
+        return all(map(bool, [jnp.isfinite(value).all() for value in values]))
+
     def wait(self, value: Any) -> None:
         """Return once the value is computed."""
         jax.block_until_ready(value)
@@ -225,6 +234,11 @@ class JaxEngine(Engine):
     def devices(self) -> list[str]:
         """JAX's devices."""
         return [str(device) for device in jax.devices()]
+
+    def use_compile_cache(self, directory: Path | None) -> str | None:
+        """Keep XLA's compiled functions, the user's own `jax.jit` ones too."""
+        folder = stored.use(directory)
+        return None if folder is None else f"compiled functions in {folder}"
 
 
 ENGINE = JaxEngine()

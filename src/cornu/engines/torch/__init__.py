@@ -1,6 +1,8 @@
 """The PyTorch engine: eager tensors, functions traced once, TorchInductor where a compiler is there."""
 
+import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from cornu.core import context
 from cornu.core.spec import Spec
 from cornu.core.variable import Variable
 from cornu.engines.contract import Engine
-from cornu.engines.torch import gradients
+from cornu.engines.torch import gradients, inductor
 from cornu.engines.torch.arrays import (
     DTYPES,
     from_host,
@@ -106,6 +108,13 @@ class TorchEngine(Engine):
         value = self.from_any(value)
         return value.detach() if value.requires_grad else value
 
+    def all_finite(self, values: list[Any]) -> bool:
+        """Whether all elements are finite: no sum is finite of what is not, but one may overflow by itself."""
+        with torch.no_grad():
+            sums = [value.sum() if value.itemsize > 2 else value.float().sum() for value in values]
+            suspects = [value for value, total in zip(values, sums, strict=True) if not math.isfinite(total.item())]
+            return all(bool(torch.isfinite(value).all()) for value in suspects)
+
     def is_tracing(self, value: Any) -> bool:
         """Whether a tensor is a stand-in."""
         return is_stand_in(value)
@@ -119,6 +128,11 @@ class TorchEngine(Engine):
         """`"cpu"`, and the GPUs PyTorch sees."""
         found = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
         return [*found, "mps"] if torch.backends.mps.is_available() else found
+
+    def use_compile_cache(self, directory: Path | None) -> str | None:
+        """Keep what TorchInductor compiles (`compile(jit_compile=True)`, and the user's own `torch.compile`)."""
+        folder = inductor.use_folder(directory)
+        return None if folder is None else f"TorchInductor's code in {folder}"
 
 
 ENGINE = TorchEngine()

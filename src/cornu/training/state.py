@@ -1,0 +1,133 @@
+"""Where the values of variables live while steps run over them."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from cornu.core import context, dtypes
+from cornu.core.variable import Variable
+
+__all__ = ["State"]
+
+_lock = threading.RLock()
+
+
+class State:
+    """The values of variables as an engine's, taken over from the variables for as long as steps run.
+
+    A state may stay between calls: it is then *idle*, and gives all values back as soon as anybody else reads or
+    writes one of them.
+
+    Args:
+        variables: the variables, each once.
+        engine: the engine in force.
+        reused: whether steps may reuse the memory of the values.
+
+    Attributes:
+        values: a value for each variable. If their memory is reused, nobody else holds them.
+        first: what each variable held when it was taken over, until somebody takes that (`take_first`).
+        on_read: called before somebody else reads what steps have made.
+        on_write: called with the place and the value that somebody else writes.
+        idle: whether no step runs over it.
+    """
+
+    def __init__(self, variables: list[Variable], engine: Any, reused: bool = False) -> None:
+        self.variables: list[Variable] = []
+        self.engine = engine
+        self.reused = reused and engine.reuses
+        self.index: dict[int, int] = {}
+        self.values: list[Any] = []
+        self.first: list[Any] | None = []
+        self.on_read: Callable[[], None] | None = None
+        self.on_write: Callable[[int, Any], None] | None = None
+        self.idle = False
+        self._given = variables
+        self._before: list[Any] = []
+
+    def add(self, variables: list[Variable]) -> list[Any]:
+        """Take over more variables; gives what they held."""
+        found = []
+        with context.use_engine(self.engine):
+            for variable in variables:
+                held = variable.stored()
+                self.values.append(self.own(held))
+                found.append(held)
+                if self.first is not None:
+                    self.first.append(held)
+                self.index[id(variable)] = len(self.variables)
+                self.variables.append(variable)
+                self._before.append(variable.holder)
+                variable.hold(self)
+        return found
+
+    def own(self, value: Any) -> Any:
+        """A value as one that may stand in `values`: the engine's, in memory of its own if that is reused."""
+        found = self.engine.from_any(value)
+        return self.engine.copy(found) if self.reused else found
+
+    def take_first(self) -> list[Any] | None:
+        """What the variables held when they were taken over; given once, so that its memory can be freed."""
+        first, self.first = self.first, None
+        return first
+
+    def read(self, variable: Variable) -> Any:
+        """The variable's current value, as a host copy."""
+        if self.leave():
+            return variable.stored()
+        # Numbers may be looked at between steps: counters, rates, sums of metrics.
+        if variable.shape and self.on_read is not None and variable.dtype in dtypes.FLOATS:
+            self.on_read()
+        return np.array(self.engine.to_host(self.values[self.index[id(variable)]]))
+
+    def write(self, variable: Variable, value: Any) -> None:
+        """Replace the variable's value."""
+        if self.leave():
+            variable.set_value(value)
+            return
+        place = self.index[id(variable)]
+        if self.on_write is not None:
+            self.on_write(place, value)
+        with context.use_engine(self.engine):
+            self.values[place] = self.own(self.engine.own(value, variable.dtype))
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator["State"]:
+        """Take the variables' values over for a block, and give them back at its end, whatever happens."""
+        try:
+            self.add(self._given)
+            with context.use_engine(self.engine):
+                yield self
+        finally:
+            self.release()
+
+    def resume(self) -> bool:
+        """Use an idle state again; `False` if somebody else uses it, or it has given its values back."""
+        with _lock:
+            found, self.idle = self.idle, False
+        return found
+
+    def leave(self) -> bool:
+        """Give the values back if the state is idle; whether it was."""
+        with _lock:
+            found = self.idle
+            if found:
+                self.release()
+        return found
+
+    def release(self) -> None:
+        """Give all values back to the variables."""
+        if self.idle and self.on_read is not None:
+            self.on_read()
+        self.idle = False
+        self.on_read = self.on_write = None
+        with context.use_engine(self.engine):
+            for variable, value, before in zip(self.variables, self.values, self._before, strict=True):
+                variable.holder = before
+                if before is None:
+                    variable.set_value(value)
+                else:  # a loop within a loop: a callback that evaluates
+                    before.write(variable, value)
+        self.variables, self.values, self._before, self.index, self.first = [], [], [], {}, None

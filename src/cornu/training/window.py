@@ -1,0 +1,101 @@
+"""The way back to the last good step: what training did since its state was last known to be good.
+
+To ask of every step whether its new weights are finite, before the old ones are let go, would take a second copy of all
+state and several passes over it in every step. Steps are pure functions, so it is enough to look now and then: if
+something is wrong, the steps since the last look are taken once more from the state kept then, one by one, up to the
+first that is bad.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cornu.core import tree
+from cornu.training.state import State
+
+__all__ = ["FIRST", "SMALL", "Window"]
+
+# The most steps between two looks, at first and once many looks were good, and the most bytes of batches kept for them.
+FIRST, _MOST = 16, 256
+_BYTES = 1 << 26
+# The most elements of a value that is kept when somebody writes it between steps.
+SMALL = 1 << 10
+
+
+class _Step(NamedTuple):
+    """Steps that were handed to the engine at once."""
+
+    number: int
+    batches: list[Any]
+
+
+class _Write(NamedTuple):
+    """A value that somebody wrote between steps."""
+
+    place: int
+    value: np.ndarray
+
+
+class Window:
+    """Steps since the state was last known to be good.
+
+    Args:
+        state: the state, good as it is now.
+        most: after how many steps to look.
+    """
+
+    def __init__(self, state: State, most: int = FIRST) -> None:
+        self.state = state
+        self.most = most
+        self._kept = state.take_first()
+        if self._kept is None:
+            self._kept = [state.engine.copy(value) for value in state.values] if state.reused else list(state.values)
+        self._done: list[_Step | _Write] = []
+        self._steps = 0
+        self._bytes = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no step was taken."""
+        return self._steps == 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to look."""
+        return self._steps >= self.most or self._bytes >= _BYTES
+
+    def grown(self) -> int:
+        """After how many steps to look next, when all was good."""
+        return min(2 * self.most, _MOST) if self._bytes < _BYTES // 2 else self.most
+
+    def note(self, number: int, batches: list[Any]) -> None:
+        """Keep the batches of steps."""
+        self._done.append(_Step(number, batches))
+        self._steps += len(batches)
+        self._bytes += sum(_size(leaf) for leaf in tree.leaves(batches))
+
+    def note_write(self, place: int, value: np.ndarray) -> None:
+        """Keep a value that was written."""
+        self._done.append(_Write(place, value))
+
+    def joined(self, held: list[Any]) -> None:
+        """Keep what variables held that joined the state just now."""
+        assert self._kept is not None
+        self._kept.extend(held)
+
+    def again(self) -> Iterator[tuple[int, Any]]:
+        """Put the state back, and give the steps one by one, with what was written between them in its place."""
+        state, kept = self.state, self._kept
+        assert kept is not None
+        state.values[:] = [state.own(value) for value in kept]
+        for entry in self._done:
+            if isinstance(entry, _Write):
+                state.values[entry.place] = state.own(entry.value)
+            else:
+                for i, batch in enumerate(entry.batches):
+                    yield entry.number + i, batch
+
+
+def _size(leaf: Any) -> int:
+    return int(getattr(leaf, "nbytes", 0) or 0)
