@@ -106,7 +106,7 @@ def test_json_and_the_default_engine(monkeypatch, capsys, tmp_path):
         assert main(["doctor", "--quick", "--json"]) == 0
         found = json.loads(capsys.readouterr().out)
         assert found["default"]["engine"] == engine and because in found["default"]["because"]
-    assert found["cache"] == {"directory": str(tmp_path), "auto_records": 0}
+    assert found["cache"] == {"directory": str(tmp_path), "auto_records": 0, "compiled": None}
     assert found["engines"]["numpy"]["version"].count(".") >= 1 and "devices" not in found["engines"]["numpy"]
 
 

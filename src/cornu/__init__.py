@@ -33,6 +33,7 @@ _PUBLIC: dict[str, tuple[str, str]] = {
     "Metric": ("cornu.metrics", "Metric"),
     "Model": ("cornu.models", "Model"),
     "Optimizer": ("cornu.optimizers", "Optimizer"),
+    "RematScope": ("cornu.layers._remat", "RematScope"),
     "Regularizer": ("cornu.regularizers", "Regularizer"),
     "Sequential": ("cornu.models", "Sequential"),
     "Spec": ("cornu.core.spec", "Spec"),
@@ -41,7 +42,9 @@ _PUBLIC: dict[str, tuple[str, str]] = {
     "check_layer": ("cornu.inspect.check_layer", "check_layer"),
     "clear_auto_cache": ("cornu.engines", "clear_auto_cache"),
     "engine": ("cornu.engines", "engine"),
+    "remat": ("cornu.layers._remat", "remat"),
     "set_auto_budget": ("cornu.engines", "set_auto_budget"),
+    "set_compile_cache": ("cornu.engines", "set_compile_cache"),
     "set_engine": ("cornu.engines", "set_engine"),
     "set_strict": ("cornu.core.config", "set_strict"),
     "tree": ("cornu.core.tree", ""),
@@ -79,10 +82,13 @@ if TYPE_CHECKING:
     from cornu.core import errors as errors
     from cornu.core.variable import Variable as Variable
     from cornu.engines import engine as engine
+    from cornu.engines import set_compile_cache as set_compile_cache
     from cornu.engines import set_engine as set_engine
     from cornu.inspect.check_layer import check_layer as check_layer
     from cornu.layers import Input as Input
     from cornu.layers import Layer as Layer
+    from cornu.layers._remat import RematScope as RematScope
+    from cornu.layers._remat import remat as remat
     from cornu.models import Functional as Functional
     from cornu.models import Model as Model
     from cornu.models import Sequential as Sequential

@@ -743,9 +743,64 @@ for _name, _mode, _start in (
 flat("in_top_k", np.array([1, 3, 0], np.int32), X, k=2, ref=keras_ops("in_top_k"))
 flat("unravel_index", np.array([5, 11, 0], np.int32), shape=(3, 4))
 
+# ---------------------------------------------------------------- recurrences, normalisation by the batch
+
+
+def _recurrent(x: Any, kernel: Any, recurrent: Any, state: Any, *more: Any, reverse: bool, sequences: bool) -> Any:
+    """`lstm` and `gru` step by step; which of them, the shape of the kernel tells."""
+    is_lstm, sigmoid = kernel.shape[1] == 4 * len(recurrent), scipy.special.expit
+    carry, more = (more[0], more[1:]) if is_lstm else (None, more)
+    bias = more[0] if more else np.zeros((2, kernel.shape[1]))
+    given, kept = (bias, 0) if is_lstm and more else bias
+    states = []
+    for row in x[::-1] if reverse else x:
+        a, b = row @ kernel + given, state @ recurrent + kept
+        if is_lstm:
+            i, f, g, o = np.split(a + b, 4, -1)
+            carry = sigmoid(f) * carry + sigmoid(i) * np.tanh(g)
+            state = sigmoid(o) * np.tanh(carry)
+        else:
+            (x_z, x_r, x_h), (h_z, h_r, h_h) = np.split(a, 3, -1), np.split(b, 3, -1)
+            z = sigmoid(x_z + h_z)
+            state = z * state + (1 - z) * np.tanh(x_h + sigmoid(x_r + h_r) * h_h)
+        states.append(state)
+    states = np.stack(states[::-1] if reverse else states)
+    return (states if sequences else state, state, *([carry] if is_lstm else []))
+
+
+for _rows in (2, 9):  # few rows and many: engines may project the inputs of all steps at once, or of each
+    _steps, _first = _draw(3, _rows, 3, seed=80), _draw(_rows, 2, low=-1, high=1, seed=81)
+    for _name, _gates, _states, _bias in (("lstm", 4, 2, (8,)), ("gru", 3, 1, (2, 6))):
+        _weights = [_draw(3, 2 * _gates, low=-1, high=1, seed=82), _draw(2, 2 * _gates, low=-1, high=1, seed=83)]
+        _given = [_steps, *_weights, *([_first, _first / 2][:_states])]
+        for _reverse, _sequences, _biased in ((False, False, True), (True, True, True), (False, True, False)):
+            case(
+                _name,
+                *_given,
+                *([_draw(*_bias, low=-1, high=1, seed=84)] if _biased else []),
+                ref=_recurrent,
+                reverse=_reverse,
+                sequences=_sequences,
+            )
+
+
+def _by_batch(x: Any, axis: int, offset: Any = 0.0, scale: Any = 1.0, epsilon: float = 1e-3) -> Any:
+    x = np.moveaxis(x, axis, -1)
+    axes = tuple(range(x.ndim - 1))
+    mean, variance = x.mean(axes), x.var(axes)
+    return np.moveaxis((x - mean) / np.sqrt(variance + epsilon) * scale + offset, -1, axis), mean, variance
+
+
+# Nothing flows back through the statistics, which finite differences cannot know: tests/engines/test_own_kernels.py
+for _shape, _axis in (((5, 3), -1), ((4, 2, 3), 2), ((2, 3, 2, 3), -1), ((2, 3, 2, 2), 1)):
+    _offset, _scale = _draw(3, seed=85), _draw(3, low=0.5, high=2, seed=86)
+    flat("normalization_by_batch", _draw(*_shape, seed=87), _axis, _offset, _scale, epsilon=1e-2, ref=_by_batch)
+    flat("normalization_by_batch", _draw(*_shape, seed=88), _axis, ref=_by_batch)
+
 # Ops whose records are in files of their own: random numbers and loops.
 COVERED_ELSEWHERE = {
     "cornu.graph.masks": "tests/graph/test_masks.py",
+    "cornu.layers._remat": "tests/promises/test_rematerialisation.py",
     "cornu.ops.random": "tests/ops/test_random_ops.py",
     "cornu.ops.control": "tests/ops/test_control.py",
     "cornu.ops.nn": "tests/ops/test_nn.py",

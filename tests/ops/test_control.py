@@ -66,6 +66,14 @@ def test_while_cond_fori_switch_map(engine):
     assert host(ops.vectorized_map(lambda x: ops.multiply(x[0], x[1]), (XS[:, 0], XS[:, 1]))) == [2.0, -3.0, 1.0]
 
 
+def test_rematerialized(engine):
+    found = ops.rematerialized(
+        [XS, {"a": XS[0]}], lambda x, d: {"sum": ops.add(x, d["a"]), "none": None, "at": ops.argmax(x)}
+    )
+    assert host(found) == {"sum": (XS + XS[0]).tolist(), "none": None, "at": 2}
+    assert host(ops.rematerialized((), lambda: ops.ones(2))) == [1.0, 1.0]
+
+
 def test_compiled_loops():
     with cornu.engine("jax") as engine:
 
@@ -109,7 +117,19 @@ def through_map(x):
     return ops.sum(ops.map(lambda row: ops.multiply(ops.sum(row), ops.exp(ops.get_item(row, 0))), x))
 
 
-@pytest.mark.parametrize("function", [through_scan, through_cond, through_while, through_map], ids=lambda f: f.__name__)
+def through_rematerialized(x):
+    scale = ops.exp(x)
+    kept = ops.rematerialized(
+        (x, {"a": x[0]}), lambda v, d: (ops.multiply(ops.tanh(v), scale), ops.argmax(d["a"]), None)
+    )
+    return ops.add(ops.sum(kept[0]), ops.multiply(ops.cast(kept[1], ops.dtype(x)), 2.0))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [through_scan, through_cond, through_while, through_map, through_rematerialized],
+    ids=lambda f: f.__name__,
+)
 def test_gradients(function):
     call = lambda v: (function(v[0]), None)
     with cornu.engine("numpy"):
@@ -140,6 +160,8 @@ def test_specs():
         assert ops.switch(Spec((), "int32"), [lambda a: a, lambda a: ops.add(a, a)], x).key == x.key
         assert ops.map(lambda v: ops.max(v), x).key == ((T,), "float32")
         assert ops.fori_loop(0, 3, lambda i, s: ops.add(s, 1.0), x).key == x.key
+        found, none = ops.rematerialized((x, x), lambda a, b: (ops.matmul(a, ops.transpose(b)), None))
+        assert found.key == ((T, T), "float32") and none is None
         with pytest.raises(ShapeError, match="keep shape and dtype"):
             ops.scan(lambda s, v: (ops.concatenate([s, s]), None), Spec((2,), "float32"), x)
         with pytest.raises(ShapeError):

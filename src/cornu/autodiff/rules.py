@@ -34,6 +34,7 @@ NO_GRADIENT: dict[str, str] = {
     **dict.fromkeys("searchsorted_in iota size_as_array".split(), _WHOLE),
     "stop_gradient": "that is its purpose",
     **dict.fromkeys("scan while_loop cond_of".split(), "the tape follows their steps"),
+    "rematerialized": "the tape runs its function again",
     "digamma": "the trigamma function is not in the language",
 }
 

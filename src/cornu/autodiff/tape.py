@@ -3,7 +3,9 @@
 Tapes nest: a value of an outer tape may hold a value of an inner one, so gradients of gradients need nothing more.
 """
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
@@ -102,15 +104,38 @@ class _Entry:
         self.outputs = outputs
 
 
+class _Call:
+    """A function on the tape of which only the operands are kept: it is computed again on the way back."""
+
+    __slots__ = ("around", "f", "operands", "outputs", "places")
+
+    def __init__(self, f: Callable[..., Any], operands: Any, places: list[int], outputs: list[int]) -> None:
+        self.f = f
+        self.operands = operands
+        self.places = places  # of the floats among what it gives
+        self.outputs = outputs
+        self.around = contextvars.copy_context()
+
+
 class Tape(Interpreter):
-    """A record of the ops computed on taped values."""
+    """A record of the ops computed on taped values.
+
+    Args:
+        outer: the tape in whose stead it is to record; by default it stands for itself.
+        keeps: whether it records at all.
+    """
 
     name = "tape"
 
-    def __init__(self) -> None:
-        self.rank = TAPE_RANK + 1 + _level.get()
-        self.entries: list[_Entry] = []
+    def __init__(self, outer: "Tape | None" = None, keeps: bool = True) -> None:
+        # A tape that records in another's stead comes right below it, above the tapes within which that one is.
+        self.gap: float = 1.0 if outer is None else outer.gap / 2
+        self.rank: float = TAPE_RANK + 1 + _level.get() if outer is None else outer.rank - self.gap
+        self.entries: list[_Entry | _Call] = []
         self.count = 0
+        self.keeps = keeps
+        # What this tape's values are to be replaced by, while a function that closes over some runs on another tape.
+        self.instead: Callable[[Taped], Taped] | None = None
 
     def watch(self, value: Any) -> Taped:
         """The value, with its history kept from here on."""
@@ -119,6 +144,10 @@ class Tape(Interpreter):
 
     def apply(self, op: Op, arrays: dict[str, Any], static: dict[str, Any]) -> Any:
         """Compute an op on the values below, and note it."""
+        if self.instead is not None:
+            return op.on({name: self._replaced(value) for name, value in arrays.items()}, static)
+        if op.name == "rematerialized":
+            return self.call(op, **arrays, **static)
         if op.family == "control":
             with _unrolled():
                 return control.UNROLLED[op.name](**arrays, **static)
@@ -129,12 +158,75 @@ class Tape(Interpreter):
         result = op.on(below, static)
         if op.name == "stop_gradient" or not _has_gradient(result):
             return result
+        if not self.keeps:
+            return tree.map_structure(self.watch, result)
         parents = {name: self._parents(value) for name, value in ready.items()}
         many = isinstance(result, (tuple, list))
         results = result if many else (result,)
         outputs = [self.watch(part) for part in results]
         self.entries.append(_Entry(op, below, static, parents, result, [out.index for out in outputs]))
         return type(result)(outputs) if many else outputs[0]
+
+    def call(self, op: Op, operands: Any, f: Callable[..., Any]) -> Any:
+        """What a function gives, computed without noting what is in it, and noted as a whole."""
+        if not self.keeps:
+            return f(*operands)
+        ghost, met = Tape(self, keeps=False), dict[int, Taped]()
+        with self._on(ghost, met), _innermost(ghost):
+            result = f(*self._replaced(operands))
+            leaves = [leaf.value if ghost._mine(leaf) else leaf for leaf in tree.leaves(self._replaced(result))]
+        if not met:
+            return tree.pack(result, leaves)
+        places = [i for i, leaf in enumerate(leaves) if leaf is not None and _c.dtype(leaf) in dtypes.FLOATS]
+        for i in places:
+            leaves[i] = self.watch(leaves[i])
+        self.entries.append(_Call(f, operands, places, [leaves[i].index for i in places]))
+        return tree.pack(result, leaves)
+
+    @contextlib.contextmanager
+    def _on(self, other: "Tape", met: dict[int, Taped]) -> Iterator[None]:
+        """Let another tape have this one's values as its own within the block; those met are kept by their number."""
+
+        def instead(value: Taped) -> Taped:
+            if value.index not in met:
+                met[value.index] = other.watch(value.value)
+            return met[value.index]
+
+        before, self.instead = self.instead, instead
+        try:
+            yield
+        finally:
+            self.instead = before
+
+    def _replaced(self, value: Any) -> Any:
+        """A structure with this tape's values replaced."""
+
+        def replaced(leaf: Any) -> Any:
+            leaf = leaf.value if isinstance(leaf, Variable) else leaf
+            return self.instead(leaf) if self.instead is not None and self._mine(leaf) else leaf
+
+        return tree.map_structure(replaced, value)
+
+    def _again(self, call: _Call, gradients: list[Any], found: dict[int, Any]) -> None:
+        """Compute a function again, and go back through it."""
+        shares = call.around.copy().run(self._computed_again, call, gradients)
+        for index, share, value in shares:
+            self._add(found, index, share, value)
+
+    def _computed_again(self, call: _Call, gradients: list[Any]) -> list[tuple[int, Any, Any]]:
+        tape, met, seeds = Tape(self), dict[int, Taped](), dict[int, Any]()
+        told = context.on_call.set(None)
+        try:
+            # Functions within this one, too, find this tape's values replaced when their turn comes on the way back.
+            with self._on(tape, met), _innermost(tape):
+                leaves = tree.leaves(self._replaced(call.f(*self._replaced(call.operands))))
+                for place, gradient in zip(call.places, gradients, strict=True):
+                    if gradient is not None and tape._mine(leaves[place]):
+                        tape._add(seeds, leaves[place].index, gradient, leaves[place].value)
+                tape.go_back(seeds)
+        finally:
+            context.on_call.reset(told)
+        return [(index, seeds.get(inner.index), inner.value) for index, inner in met.items()]
 
     def convert(self, value: Any, dtype: str | None) -> Any:
         """A value in the dtype in which an op computes; what is not taped is left to the interpreter below."""
@@ -176,17 +268,25 @@ class Tape(Interpreter):
         found: dict[int, Any] = {}
         if self._mine(output):
             found[output.index] = _c.ones_like(output.value)
+        self.go_back(found)
+        return [found.get(s.index) if s.index in found else _c.zeros_like(s.value) for s in sources]
+
+    def go_back(self, found: dict[int, Any]) -> None:
+        """Carry gradients, by the numbers of the values they belong to, back to where the tape begins."""
         token = strict_scalars.set(True)
         try:
             with np.errstate(all="ignore"):
                 while self.entries:
                     entry = self.entries.pop()
                     gradients = [found.pop(index, None) for index in entry.outputs]
-                    if any(gradient is not None for gradient in gradients):
+                    if all(gradient is None for gradient in gradients):
+                        continue
+                    if isinstance(entry, _Call):
+                        self._again(entry, gradients, found)
+                    else:
                         self._back(entry, gradients, found)
         finally:
             strict_scalars.reset(token)
-        return [found.get(s.index) if s.index in found else _c.zeros_like(s.value) for s in sources]
 
     def _back(self, entry: _Entry, gradients: list[Any], found: dict[int, Any]) -> None:
         rules = rules_of(entry.op)
@@ -296,6 +396,16 @@ class _unrolled:
         context.unroll.reset(self.token)
 
 
+@contextlib.contextmanager
+def _innermost(tape: Tape) -> Iterator[None]:
+    """Let functions that are computed again be noted by this tape within the block."""
+    token = context.tape.set(tape)
+    try:
+        yield
+    finally:
+        context.tape.reset(token)
+
+
 def _of_taped(value: Taped) -> Tape:
     return value.tape
 
@@ -318,7 +428,7 @@ def tape_value_and_grad(function: Callable[[list[Any]], tuple[Any, Any]]) -> Cal
         sources = [tape.watch(value) for value in values]
         token = _level.set(_level.get() + 1)
         try:
-            with _unrolled():
+            with _unrolled(), _innermost(tape):
                 output, rest = function(sources)
         finally:
             _level.reset(token)

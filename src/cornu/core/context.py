@@ -25,6 +25,8 @@ on_spec: ContextVar[Callable[[Any, Any, Any, Any], None] | None] = ContextVar("c
 on_call: ContextVar[Callable[[Any, Any], None] | None] = ContextVar("cornu_on_call", default=None)
 # Told of every node of a graph that has run: (plan, node, result).
 on_node: ContextVar[Callable[[Any, Any, Any], None] | None] = ContextVar("cornu_on_node", default=None)
+# The innermost tape that records, which a function that is computed again on the way back is to be noted by.
+tape: ContextVar[Any] = ContextVar("cornu_tape", default=None)
 # A variable in which the watcher keeps what it knows; a layer's loop carries it on, so that it may watch in there.
 flag: ContextVar[Any] = ContextVar("cornu_flag", default=None)
 # Told of every primitive a tape goes back through: (op, result, the result's gradient, an argument's gradient).

@@ -268,9 +268,13 @@ class Variable(ArrayOperators):
             ShapeError: if the shape differs.
         """
         scope = context.bindings.get()
-        if type(value) is np.ndarray and scope is None and self.holder is None and not context.is_abstract():
+        if type(value) is np.ndarray and scope is None and not context.is_abstract():
             if value.shape == self.shape and value.dtype == dtypes.numpy_dtype(self.dtype):
-                self.set_value(np.array(value))  # no engine need know
+                own = np.array(value)  # no engine need know
+                if self.holder is not None:
+                    self.holder.write(self, own)
+                else:
+                    self.set_value(own)
                 return value
         value = operators["convert_to_tensor"](value, dtype=self.dtype)
         if tuple(value.shape) != self.shape:

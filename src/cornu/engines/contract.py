@@ -55,6 +55,7 @@ class Engine(Interpreter):
         follows_users: whether `is_compiling` is to be asked wherever no engine is chosen (it must be cheap).
         immutable: whether nobody can write to the memory of its values.
         traces: whether `compile` runs a function once on stand-ins, rather than at every call.
+        loops: whether steps in a compiled loop cost less than the same steps compiled one by one.
         reuses: whether a compiled function may reuse the memory of the values it is given (`donate`).
     """
 
@@ -66,6 +67,7 @@ class Engine(Interpreter):
     follows_users = False
     immutable = False
     traces = False
+    loops = False
     reuses = False
 
     # ------------------------------------------------ what each engine says
@@ -248,6 +250,21 @@ class Engine(Interpreter):
     def copy(self, value: Any) -> Any:
         """The engine's value again, in memory of its own."""
         return self.from_host(np.array(self.to_host(value)))
+
+    def place(self, value: Any) -> Any:
+        """A place that holds the engine's value, for a compiled function with `donate` to read and write.
+
+        By default a copy: a value in memory of its own.
+        """
+        return self.copy(value)
+
+    def put(self, place: Any, value: Any) -> Any:
+        """The place with another value in it: the engine's or a host array, and nobody else's."""
+        return self.feed(value) if isinstance(value, np.ndarray) else value
+
+    def lift(self, place: Any) -> Any:
+        """What a place holds, as a plain value; the place itself is not used any more."""
+        return place
 
     def feed(self, value: Any) -> Any:
         """A batch's array as an argument of a compiled function."""

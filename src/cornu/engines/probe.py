@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cornu.engines import registry
+from cornu.engines import compile_cache, registry
 
 __all__ = ["probe"]
 
@@ -22,7 +22,10 @@ def answer(name: str) -> None:
     """Print what an engine says of itself; for the process that `probe` starts."""
     try:
         engine = registry.get(name)
-        found: dict[str, Any] = {"devices": engine.devices(), "details": engine.details()}
+        details = engine.details()
+        if compile_cache.compile_cache_directory() is not None:
+            details = {**details, "keeps": compile_cache.kept.get(engine.name) or "nothing of what it compiles"}
+        found: dict[str, Any] = {"devices": engine.devices(), "details": details}
     except Exception as error:  # a library may raise anything while it is imported: that is the answer
         found = {"problem": f"{type(error).__name__}: {error}"}
     print(_MARK + json.dumps(found), flush=True)

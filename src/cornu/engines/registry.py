@@ -14,6 +14,7 @@ import numpy as np
 
 from cornu.core import context
 from cornu.core.errors import EngineError, MissingEngineError, near_miss
+from cornu.engines import compile_cache
 from cornu.ops import _declare
 
 __all__ = ["available", "default_engine", "engine", "engines", "get", "set_engine"]
@@ -78,6 +79,7 @@ def get(name: Any) -> Any:
             _loaded[name] = made
             np.random.set_state(drawn)
             _declare.forget_types()
+            compile_cache.tell(made)
     return _loaded[name]
 
 

@@ -305,6 +305,8 @@ class _Counter:
 
     def _loop(self, op: Op, arrays: dict[str, Any], static: dict[str, Any], result: Any) -> None:
         """Count the body of a loop, heard once already, as often as it runs."""
+        if op.name == "rematerialized":  # its ops have been heard
+            return
         self._events.append((specs_in(arrays), specs_in(result), False))
         if op.name == "cond_of":
             self._note("both sides of a cond are counted")

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cornu.core.errors import EngineError
-from cornu.engines import cache, registry
+from cornu.engines import cache, compile_cache, registry
 from cornu.engines.installed import THREADS, cores, engine_versions, processor, threads, version_of
 from cornu.engines.probe import probe
 
@@ -66,7 +66,19 @@ def _default() -> dict[str, str]:
 
 def _cache() -> dict[str, Any]:
     folder = cache.cache_directory()
-    return {"directory": str(folder), "auto_records": sum(1 for _ in (folder / "auto").glob("*.json"))}
+    found = {"directory": str(folder), "auto_records": sum(1 for _ in (folder / "auto").glob("*.json"))}
+    return {**found, "compiled": _compiled()}
+
+
+def _compiled() -> dict[str, Any] | None:
+    """The compile cache: where, how much is in it, and what speaks against it; `None` if it is off."""
+    folder = compile_cache.compile_cache_directory()
+    if folder is None:
+        return None
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    found = {"directory": str(folder), "files": len(sizes), "bytes": sum(sizes)}
+    problem = compile_cache.why_unfit(folder)
+    return found if problem is None else {**found, "problem": problem}
 
 
 def _extras() -> dict[str, Any]:
@@ -121,6 +133,7 @@ def render(found: dict[str, Any]) -> str:
         ("processor", f"{machine['processor']}, {own}"),
         ("default engine", f"{found['default']['engine']} ({found['default']['because']})"),
         ("cache", f"{found['cache']['directory']}  (engine='auto' has left {found['cache']['auto_records']} records)"),
+        ("compile cache", _compiled_in_words(found["cache"]["compiled"])),
     ]
     parts = [
         f"Cornu {found['cornu']['version']}",
@@ -137,6 +150,13 @@ def render(found: dict[str, Any]) -> str:
         *(_table(_extra_row(name, one) for name, one in found["extras"].items()) or ["  unknown: run from its source"]),
     ]
     return "\n".join(parts)
+
+
+def _compiled_in_words(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return f"off  ({compile_cache.VARIABLE}=1 or cornu.set_compile_cache() turns it on)"
+    about = f"{found['directory']}  ({found['files']} files, {found['bytes'] / 1e6:.1f} MB)"
+    return f"{about}: not used, for it {found['problem']}" if "problem" in found else about
 
 
 def _details(engine: dict[str, Any]) -> Iterable[tuple[str, str]]:

@@ -4,6 +4,7 @@ A key is a pure function of (seed, step, layer, draw): nothing random needs savi
 """
 
 import zlib
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from cornu.core.variable import Variable
 from cornu.layers._context import call_in_force
 from cornu.ops import random
 
-__all__ = ["layer_key"]
+__all__ = ["Numbers", "is_compiling", "layer_key", "numbers"]
 
 
 def layer_key(layer: Any, seed: int) -> Any:
@@ -34,13 +35,53 @@ def layer_key(layer: Any, seed: int) -> Any:
     draws[id(layer)] = place, draw + 1
     salt = (zlib.crc32(place.to_bytes(4, "little")) + 0x9E3779B9 * draw) & 0xFFFFFFFF
     step = context.step.get()
-    if step is None and context.engine_in_force().is_compiling():
+    if step is None and is_compiling():
         step = _counted(layer)
     elif step is None:  # outside a step each call draws anew
-        count = vars(layer).get("_eager_draws", 0)
-        vars(layer)["_eager_draws"] = count + 1
-        step = np.uint32(0x80000000 + count)
+        noted = numbers.get()
+        step = np.uint32(0x80000000 + (_next_number(layer) if noted is None else noted.next(layer)))
     return random.fold_in(random.fold_in(random.key(seed), np.uint32(salt)), step)
+
+
+class Numbers:
+    """The numbers of the draws of a function that may be called again, in order: it then draws the same.
+
+    Args:
+        compiling: whether the user compiles what calls the function.
+        outer: the numbers of a function around this one, or `None`.
+
+    Attributes:
+        at: which number is next; after the last one the layer that draws counts on.
+    """
+
+    def __init__(self, compiling: bool, outer: "Numbers | None") -> None:
+        self.compiling = compiling
+        self.outer = outer
+        self.at = 0
+        self._known: list[int] = []
+
+    def next(self, layer: Any) -> int:
+        """The number of a layer's next draw."""
+        if self.at == len(self._known):
+            self._known.append(_next_number(layer) if self.outer is None else self.outer.next(layer))
+        self.at += 1
+        return self._known[self.at - 1]
+
+
+# The numbers of the draws outside of steps, while a function runs that may be called again.
+numbers: ContextVar[Numbers | None] = ContextVar("cornu_draw_numbers", default=None)
+
+
+def is_compiling() -> bool:
+    """Whether a function that the user compiles is being traced."""
+    noted = numbers.get()
+    return context.engine_in_force().is_compiling() if noted is None else noted.compiling
+
+
+def _next_number(layer: Any) -> int:
+    count: int = vars(layer).get("_eager_draws", 0)
+    vars(layer)["_eager_draws"] = count + 1
+    return count
 
 
 def _counted(layer: Any) -> Any:

@@ -49,6 +49,7 @@ from cornu.layers._arguments import (
 from cornu.layers._context import Call, current
 from cornu.layers._masking import Masking
 from cornu.layers._native import Native, bound_engine, check_engine, infer, native_of
+from cornu.layers._remat import RematMode, call_rematerialized, mode_in_force
 from cornu.layers.input_spec import InputSpec, check_inputs
 from cornu.ops._declare import ENGINE_RANK, dtype_of, host_array, interpreter_of, shape_of, to_spec
 from cornu.ops._rules import constraints
@@ -89,6 +90,7 @@ class Layer(Masking):
 
     autograph_info__: dict[str, Any] = {}  # what TensorFlow's AutoGraph looks for on callables to leave alone
     _base_arguments = ("name", "trainable", "dtype", "activity_regularizer", "autocast")
+    _remat: RematMode | None = None
 
     def __init__(
         self,
@@ -152,6 +154,7 @@ class Layer(Masking):
         own["activity_regularizer"] = regularizers.get(activity_regularizer)
         own["autocast"] = autocast
         own["_batch_shape"] = batch_shape
+        own["_remat"] = mode_in_force()
         own.setdefault("input_spec", None)
         own.setdefault("_native", None)
         own.setdefault("supports_masking", type(self).compute_mask is not Layer.compute_mask)
@@ -318,10 +321,10 @@ class Layer(Masking):
         if not context.is_abstract():
             if self._native is not None:
                 check_engine(self)
-            return self._checked(self.call(*args, **kwargs))
+            return self._checked(self._computed(args, kwargs))
         if self._native is None:
             try:
-                return self.call(*args, **kwargs)
+                return self._computed(args, kwargs)
             except Exception as error:
                 native = native_of(error)
                 if native is None:
@@ -330,6 +333,12 @@ class Layer(Masking):
         if type(self).compute_output_shape is not Layer.compute_output_shape:
             return self._stated_output(args, kwargs)
         return infer(self, args, kwargs)
+
+    def _computed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What `call` gives, computed again on the way back if the layer was made in a `RematScope` that says so."""
+        if self._remat is None or (context.is_abstract() and context.tape.get() is None):
+            return self.call(*args, **kwargs)
+        return call_rematerialized(self, self._remat, args, kwargs)
 
     def _checked(self, outputs: Any) -> Any:
         """The outputs, which must be values of the engine in force.

@@ -9,6 +9,7 @@ from cornu.core.config import POSITIVE, Field
 from cornu.core.dims import shape_text
 from cornu.core.errors import ArgumentError, ShapeError, UnsupportedError
 from cornu.layers.base import InputSpec, Layer
+from cornu.ops.nn import normalization_by_batch
 
 __all__ = [
     "BatchNormalization", "GroupNormalization", "LayerNormalization", "RMSNormalization", "UnitNormalization",
@@ -221,14 +222,18 @@ class BatchNormalization(Scaling):
             None if weight is None else ops.cast(weight, wide)
             for weight in (self.gamma, self.beta, self.moving_mean, self.moving_variance)
         )
+        scaling = {"axis": self.axis, "offset": beta, "scale": gamma, "epsilon": self.epsilon}
         if training and self.trainable:
             moving_mean, moving_variance = mean, variance
-            mean, variance = self._statistics(x, mask)
+            if mask is None:
+                outputs, mean, variance = normalization_by_batch(x, **scaling)
+            else:
+                mean, variance = self._statistics(x, mask)
+                outputs = ops.batch_normalization(x, mean, variance, **scaling)
             self.moving_mean.assign(self._followed(moving_mean, mean))
             self.moving_variance.assign(self._followed(moving_variance, variance))
-        outputs = ops.batch_normalization(
-            x, mean, variance, axis=self.axis, offset=beta, scale=gamma, epsilon=self.epsilon
-        )
+        else:
+            outputs = ops.batch_normalization(x, mean, variance, **scaling)
         return ops.cast(outputs, self.compute_dtype)
 
     def _followed(self, moving: Any, batch: Any) -> Any:
@@ -239,8 +244,6 @@ class BatchNormalization(Scaling):
         """The mean and the variance of each channel, over the positions that count."""
         rank = len(x.shape)
         axes = tuple(i for i in range(rank) if i != self.axis % rank)
-        if mask is None:
-            return ops.moments(x, axes=axes)
         counted = ops.broadcast_to(ops.expand_dims(ops.cast(mask, "bool"), -1), ops.shape(x))
         count = ops.add(ops.sum(ops.cast(counted, ops.dtype(x)), axis=axes, keepdims=True), EPSILON)
         mean = ops.divide(ops.sum(ops.where(counted, x, 0), axis=axes, keepdims=True), count)

@@ -11,6 +11,7 @@ from cornu.ops import (
     movement,
     nn,
     numeric,
+    recurrent,
     reduction,
 )
 from cornu.ops._declare import all_ops

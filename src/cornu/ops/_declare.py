@@ -50,7 +50,7 @@ class Interpreter:
         rank: the larger, the further out; the outermost among a call's arguments interprets it.
     """
 
-    rank = 0
+    rank: float = 0
 
     def is_tracing(self, value: Any) -> bool:
         """Whether a value stands for one that is not known yet, inside a function that is being compiled."""

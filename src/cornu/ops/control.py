@@ -17,7 +17,7 @@ from cornu.ops import movement as _m
 from cornu.ops._declare import Tree, interpreter_of, primitive, shape_of, to_spec
 from cornu.ops._rules import require_equal
 
-__all__ = ["cond", "fori_loop", "map", "scan", "switch", "vectorized_map", "while_loop"]
+__all__ = ["cond", "fori_loop", "map", "rematerialized", "scan", "switch", "vectorized_map", "while_loop"]
 
 
 def _same_specs(before: Any, after: Any, what: str) -> None:
@@ -125,6 +125,30 @@ def cond(pred: Any, true_fn: Callable, false_fn: Callable) -> Any:
     return cond_of(pred, true_fn=true_fn, false_fn=false_fn)
 
 
+@primitive(family="control")
+def rematerialized(operands: Tree, f: Callable) -> Any:
+    """What a function gives, of which nothing but the operands is kept for the way back: it is computed again there.
+
+    Args:
+        operands: a list or tuple of structures of arrays.
+        f: function `(*operands)`; it may be called more than once, and must give the same each time. Gradients reach
+            what it closes over too.
+
+    Returns:
+        what `f` gives, a structure of arrays. Values and gradients are those of `f(*operands)`.
+
+    Example:
+        >>> import cornu
+        >>> x = cornu.Variable([1.0, 2.0])
+        >>> loss = lambda: cornu.ops.rematerialized((x.value,), lambda v: cornu.ops.sum(cornu.ops.exp(v) * v))
+        >>> _, gradient = cornu.value_and_grad(loss, x)()
+        >>> [round(float(g), 3) for g in gradient]
+        [5.437, 22.167]
+    """
+    given: Any = operands
+    return tree.map_structure(lambda leaf: None if leaf is None else to_spec(leaf), f(*given))
+
+
 def switch(index: Any, branches: list[Callable], *operands: Any) -> Any:
     """One of several computations, by number; a number outside is moved to the nearest."""
 
@@ -199,6 +223,11 @@ def unrolled_cond_of(pred: Any, true_fn: Callable, false_fn: Callable, operands:
     return (true_fn if bool(_plain(pred)) else false_fn)(*(operands or ()))
 
 
+def plain_rematerialized(operands: Any, f: Callable) -> Any:
+    """`rematerialized` as a plain call, which keeps what autodiff keeps."""
+    return f(*operands)
+
+
 def _plain(value: Any) -> Any:
     """A concrete value under any tapes."""
     owner = interpreter_of(value)
@@ -209,4 +238,5 @@ UNROLLED: dict[str, Callable[..., Any]] = {
     "scan": unrolled_scan,
     "while_loop": unrolled_while_loop,
     "cond_of": unrolled_cond_of,
+    "rematerialized": plain_rematerialized,
 }

@@ -874,6 +874,26 @@ def batch_normalization(
     return y if offset is None else _a.add(y, _beside(offset, x, at))
 
 
+@op(promote=True, result=to_float)
+def normalization_by_batch(x: Spec, axis, offset: Spec | None = None, scale: Spec | None = None, epsilon=1e-3) -> Any:
+    """`batch_normalization` by the mean and the variance of the array itself, along all axes but one.
+
+    Args:
+        x: array.
+        axis: the axis of `x` that has size `n`.
+        offset: array `(n,)`, or `None` for 0.
+        scale: array `(n,)`, or `None` for 1.
+        epsilon: added to the variance, by default 0.001.
+
+    Returns:
+        float array of the shape of `x`; the mean and the variance, `(n,)`, through which nothing flows back.
+    """
+    rank = len(shape_of(x))
+    mean, variance = moments(x, axes=tuple(i for i in range(rank) if i != axis_of(axis, rank)))
+    y = batch_normalization(x, mean, variance, axis, offset, scale, epsilon)
+    return y, _e.stop_gradient(mean), _e.stop_gradient(variance)
+
+
 def _parameter(value: Any, x: Any, axes: tuple[int, ...]) -> Any:
     return None if value is None else _beside(_e.cast_to(value, dtype=_c.dtype(x)), x, axes)
 

@@ -4,6 +4,7 @@ from typing import Any, Unpack
 
 from cornu import ops
 from cornu.core.errors import ArgumentError
+from cornu.ops.updates import adam_update
 from cornu.optimizers.base import Optimizer, Options
 
 __all__ = ["Adam", "AdamW"]
@@ -48,17 +49,21 @@ class Adam(Optimizer):
         self, gradient: Any, value: Any, slots: dict[str, Any], learning_rate: Any, step: Any
     ) -> tuple[Any, dict[str, Any]]:
         """The rule."""
-        m, v = slots["momentum"], slots["velocity"]
-        m = ops.add(m, ops.multiply(ops.subtract(gradient, m), 1 - self.beta_1))
-        v = ops.add(v, ops.multiply(ops.subtract(ops.multiply(gradient, gradient), v), 1 - self.beta_2))
-        new = {"momentum": m, "velocity": v}
-        if self.amsgrad:
-            v = new["velocity_hat"] = ops.maximum(slots["velocity_hat"], v)
         # Both means start at 0; this undoes the bias.
         spread = ops.sqrt(ops.subtract(1.0, ops.power(self.beta_2, step)))
         alpha = ops.divide(ops.multiply(learning_rate, spread), ops.subtract(1.0, ops.power(self.beta_1, step)))
-        move = ops.divide(ops.multiply(m, alpha), ops.add(ops.sqrt(v), self.epsilon))
-        return ops.subtract(value, move), new
+        momentum, velocity = slots["momentum"], slots["velocity"]
+        if not self.amsgrad:
+            value, momentum, velocity = adam_update(
+                value, gradient, momentum, velocity, alpha, self.beta_1, self.beta_2, self.epsilon
+            )
+            return value, {"momentum": momentum, "velocity": velocity}
+        momentum = ops.add(momentum, ops.multiply(ops.subtract(gradient, momentum), 1 - self.beta_1))
+        square = ops.multiply(gradient, gradient)
+        velocity = ops.add(velocity, ops.multiply(ops.subtract(square, velocity), 1 - self.beta_2))
+        largest = ops.maximum(slots["velocity_hat"], velocity)
+        move = ops.divide(ops.multiply(momentum, alpha), ops.add(ops.sqrt(largest), self.epsilon))
+        return ops.subtract(value, move), {"momentum": momentum, "velocity": velocity, "velocity_hat": largest}
 
 
 class AdamW(Adam):

@@ -30,6 +30,7 @@ from cornu.ops._declare import ENGINE_RANK, interpreter_of
 from cornu.ops.random import host_bits, key
 from cornu.training.class_weights import Weigher
 from cornu.training.columns import Column, advice, check_rows, check_weight, named, standard, to_host, walk
+from cornu.training.groups import Group, grouped, limited
 from cornu.utils.py_dataset import PyDataset
 
 __all__ = ["Source", "as_source"]
@@ -75,6 +76,16 @@ class Source(ABC):
         Raises:
             DataError: (while iterating) if the data runs dry or a batch is not understood.
         """
+
+    def groups(self, number: int, size: int, steps: int | None = None) -> Iterator[Group]:
+        """The batches of an epoch in groups of a size, where their shapes are alike; the others alone.
+
+        Args:
+            number: the epoch.
+            size: how many batches go into a group.
+            steps: the most batches; `None` for all.
+        """
+        return grouped(limited(self.epoch(number), steps), size)
 
     @abstractmethod
     def peek(self) -> Batch:
@@ -304,6 +315,31 @@ class _Arrays(Source):
         for round_, index in self._positions(number, self._per_pass):
             yield self._batch(self._rows_of(round_, index))
 
+    def groups(self, number: int, size: int, steps: int | None = None) -> Iterator[Group]:
+        positions = list(itertools.islice(self._positions(number, self._per_pass), steps))
+        rows, at = self.batch_size or 1, 0
+        whole = (self.num_rows or 0) // rows  # batches of a pass that are full
+        while at < len(positions):
+            round_, index = positions[at]
+            together = positions[at : at + size]
+            if (
+                size > 1
+                and len(together) == size
+                and together[-1] == (round_, index + size - 1)
+                and index + size <= whole
+            ):
+                batch = self._batch(self._rows_of(round_, index, size))
+                yield (
+                    size,
+                    tree.map_structure(
+                        lambda leaf: None if leaf is None else leaf.reshape(size, rows, *leaf.shape[1:]), batch
+                    ),
+                )
+                at += size
+            else:
+                yield 1, self._batch(self._rows_of(round_, index))
+                at += 1
+
     def peek(self) -> Batch:
         start = self._rows.start
         return self._batch(slice(start, min(start + (self.batch_size or 1), self._rows.stop)))
@@ -318,9 +354,9 @@ class _Arrays(Source):
             self._known[known] = Column(array, is_weight)
         return self._known[known]
 
-    def _rows_of(self, round_: int, index: int) -> slice | np.ndarray:
+    def _rows_of(self, round_: int, index: int, count: int = 1) -> slice | np.ndarray:
         start, size = self._rows.start, self.batch_size or 1
-        first, last = index * size, min((index + 1) * size, len(self._rows))
+        first, last = index * size, min((index + count) * size, len(self._rows))
         if not self._shuffle:
             return slice(start + first, start + last)
         if self._order is None or self._order[0] != round_:
@@ -436,6 +472,8 @@ class _ByNumber(_Ready):
     def __init__(
         self, data: Any, steps: int | None, shuffle: bool, seed: int, weigh: Weigher | None, what: str
     ) -> None:
+        if what == "predict" and hasattr(data, "in_order"):
+            data = data.in_order()  # buckets of lengths: outputs are to come in the order of the rows
         super().__init__(data, steps, weigh, what)
         self._shuffle, self._seed = shuffle, seed
         self._per_pass()

@@ -9,16 +9,16 @@ import numpy as np
 
 from cornu.core import dtypes, tree
 from cornu.core.errors import ArgumentError, BuildError
-from cornu.ops._declare import dtype_of, interpreter_of, shape_of
+from cornu.ops._declare import interpreter_of
 from cornu.ops.creation import convert_to_numpy
-from cornu.ops.movement import stack
 from cornu.training import every_op, guard
 from cornu.training.data import Source
+from cornu.training.groups import limited, merged
 from cornu.training.state import State
 from cornu.training.step import Late
 from cornu.training.window import FIRST, SMALL, Window
 
-__all__ = ["Logs", "Runner", "fed", "groups", "limited"]
+__all__ = ["Logs", "Runner", "fed", "scalar"]
 
 # How often a step may meet variables it was not given.
 _TRIES = 5
@@ -82,51 +82,37 @@ class Runner:
         self._found: dict[str, tuple[Any, Any]] = {}
         state.on_read, state.on_write = self.settle, self._written
 
-    def train(self, number: int, batch: Any, shared: bool = False) -> dict[str, Any]:
-        """One training step; its logs may still be under way.
+    def train(self, number: int, batch: Any, count: int = 1, shared: bool = False) -> dict[str, Any]:
+        """Training steps that are handed over at once; gives the logs of the last, which may still be under way.
 
         Args:
-            number: the step's number.
-            batch: `(x, y, sample_weight)`.
+            number: the number of the first.
+            batch: `(x, y, sample_weight)`, or the group of so many.
+            count: how many steps.
             shared: whether others may write to the batch later.
         """
-        self.model._check_values(batch)
-        logs = self._train(number, batch)
+        self.model._check_values(batch if count == 1 else merged(batch))
+        logs = self._train(number, batch, count)
         if self.guarded:
-            self._note(number, [tree.map_structure(_own, batch) if shared else batch])
+            self._note(number, tree.map_structure(_own, batch) if shared else batch, count)
         return self._in_order(logs)
 
-    def train_several(self, number: int, batches: list[Any], shared: bool = False) -> dict[str, Any]:
-        """Training steps on batches of one shape, dispatched as one; gives the logs of the last."""
-        for batch in batches:
-            self.model._check_values(batch)
-        stacked = fed(self.engine, tree.map_structure(_stacked, *batches))
-        self._begin()
-        self.state.values, logs, self.alive = self._run(
-            self.model._compiled_several, lambda steps: steps(self.state.values, np.int32(number), self.alive, stacked)
-        )
-        if self.guarded:
-            self._note(number, [tree.map_structure(_own, batch) for batch in batches] if shared else batches)
-        return self._in_order(logs)
-
-    def _train(self, number: int, batch: Any) -> Any:
+    def _train(self, number: int, batch: Any, count: int) -> Any:
         batch = fed(self.engine, batch)
-        self._begin()
+        if self._window is None and self.guarded:
+            self._window = Window(self.state, self._most)
+        compiled = self.model._compiled_train if count == 1 else self.model._compiled_several
         self.state.values, logs, self.alive = self._run(
-            self.model._compiled_train, lambda step: step(self.state.values, np.int32(number), self.alive, batch)
+            compiled, lambda step: step(self.state.values, np.int32(number), self.alive, batch)
         )
         return logs
 
     # ------------------------------------------------ the way back
 
-    def _begin(self) -> None:
-        if self._window is None and self.guarded:
-            self._window = Window(self.state, self._most)
-
-    def _note(self, number: int, batches: list[Any]) -> None:
+    def _note(self, number: int, batch: Any, count: int) -> None:
         window = self._window
         assert window is not None
-        window.note(number, batches)
+        window.note(number, batch, count)
         if window.is_full:
             self.settle()
 
@@ -135,7 +121,7 @@ class Runner:
         if self._window is None or self._window.is_empty:
             self._window = None
         elif self.state.variables[place].size <= SMALL:
-            self._window.note_write(place, np.array(convert_to_numpy(value)))
+            self._window.note_write(place, np.asarray(convert_to_numpy(value)))
         else:
             self.settle()
 
@@ -153,11 +139,11 @@ class Runner:
             return
         self.alive = self.engine.from_host(np.array(True))
         for number, batch in window.again():
-            before = [self.state.own(value) for value in self.state.values]
-            self._train(number, batch)
+            before = self.state.copies()
+            self._train(number, batch, 1)
             self._window = None
             if not self._is_good():
-                self.state.values = before
+                self.state.values[:] = [self.state.own(value) for value in before]
                 self.alive = self.engine.from_host(np.array(True))
                 if self.quiet:
                     self.model.stop_training = True
@@ -223,7 +209,7 @@ class Runner:
             self.model._compiled_test, lambda step: step(self.state.values, np.int32(number), batch)
         )
         for place, value in changed.items():
-            self.state.values[place] = value
+            self.state.put(place, value)
         return self._in_order(logs)
 
     def evaluate(self, source: Source, steps: int | None, callbacks: Any) -> dict[str, Any]:
@@ -257,43 +243,3 @@ def _own(leaf: Any) -> Any:
     if owner is not None:
         return leaf if getattr(owner, "immutable", False) else owner.copy(leaf)
     return np.array(leaf) if isinstance(leaf, np.ndarray) else leaf
-
-
-def _stacked(*leaves: Any) -> Any:
-    if leaves[0] is None:
-        return None
-    if all(isinstance(leaf, (np.ndarray, np.generic)) for leaf in leaves):
-        return np.stack(leaves)
-    return stack(list(leaves))
-
-
-def groups(batches: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    """Batches in groups of a size, all of one group of the same shapes; others alone."""
-    if size == 1:
-        yield from ([batch] for batch in batches)
-        return
-    group: list[Any] = []
-    shape: Any = None
-    for batch in batches:
-        mine = tree.map_structure(lambda leaf: None if leaf is None else (shape_of(leaf), dtype_of(leaf)), batch)
-        if group and repr(mine) != shape:
-            yield from ([one] for one in group)
-            group = []
-        shape = repr(mine)
-        group.append(batch)
-        if len(group) == size:
-            yield group
-            group = []
-    yield from ([one] for one in group)
-
-
-def limited(batches: Iterator[Any], steps: int | None) -> Iterator[Any]:
-    """At most so many batches; `None` for all."""
-    if steps is None:
-        yield from batches
-        return
-    for _ in range(steps):
-        batch = next(batches, None)
-        if batch is None:
-            return
-        yield batch

@@ -27,7 +27,7 @@ class State:
         reused: whether steps may reuse the memory of the values.
 
     Attributes:
-        values: a value for each variable. If their memory is reused, nobody else holds them.
+        values: a value for each variable; if their memory is reused, a place of the engine's that nobody else holds.
         first: what each variable held when it was taken over, until somebody takes that (`take_first`).
         on_read: called before somebody else reads what steps have made.
         on_write: called with the place and the value that somebody else writes.
@@ -64,9 +64,13 @@ class State:
         return found
 
     def own(self, value: Any) -> Any:
-        """A value as one that may stand in `values`: the engine's, in memory of its own if that is reused."""
+        """A value as one that may stand in `values`."""
         found = self.engine.from_any(value)
-        return self.engine.copy(found) if self.reused else found
+        return self.engine.place(found) if self.reused else found
+
+    def copies(self) -> list[Any]:
+        """The values as they are now, which later steps leave alone."""
+        return [self.engine.copy(value) for value in self.values] if self.reused else list(self.values)
 
     def take_first(self) -> list[Any] | None:
         """What the variables held when they were taken over; given once, so that its memory can be freed."""
@@ -83,7 +87,7 @@ class State:
         return np.array(self.engine.to_host(self.values[self.index[id(variable)]]))
 
     def write(self, variable: Variable, value: Any) -> None:
-        """Replace the variable's value."""
+        """Replace the variable's value (a host array must be nobody else's)."""
         if self.leave():
             variable.set_value(value)
             return
@@ -91,7 +95,14 @@ class State:
         if self.on_write is not None:
             self.on_write(place, value)
         with context.use_engine(self.engine):
-            self.values[place] = self.own(self.engine.own(value, variable.dtype))
+            if type(value) is not np.ndarray:
+                own = self.engine.own(value, variable.dtype)
+                value = self.engine.copy(own) if own is value and self.reused else own
+            self.put(place, value)
+
+    def put(self, place: int, value: Any) -> None:
+        """Replace a value by another that is nobody else's: the engine's, or a host array."""
+        self.values[place] = self.engine.put(self.values[place], value) if self.reused else self.engine.feed(value)
 
     @contextlib.contextmanager
     def held(self) -> Iterator["State"]:
@@ -118,13 +129,23 @@ class State:
         return found
 
     def release(self) -> None:
-        """Give all values back to the variables."""
-        if self.idle and self.on_read is not None:
-            self.on_read()
+        """Give all values back to the variables, good as they are when steps are watched over.
+
+        Raises:
+            NonFiniteError: if an idle state was not good; what is given back is then the last good state.
+        """
+        try:
+            if self.idle and self.on_read is not None:
+                self.on_read()
+        finally:
+            self._give_back()
+
+    def _give_back(self) -> None:
         self.idle = False
         self.on_read = self.on_write = None
         with context.use_engine(self.engine):
             for variable, value, before in zip(self.variables, self.values, self._before, strict=True):
+                value = self.engine.lift(value) if self.reused else value
                 variable.holder = before
                 if before is None:
                     variable.set_value(value)

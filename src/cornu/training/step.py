@@ -20,6 +20,7 @@ from cornu.ops import control
 from cornu.ops import elementwise as _e
 from cornu.ops.indexing import get_item
 from cornu.random import at_step
+from cornu.training import shapes
 from cornu.training.every_op import Collector
 
 __all__ = ["Late", "forward_step", "note_loss", "several", "train_step"]
@@ -88,6 +89,7 @@ def train_step(
         told = context.on_read.set(context.engine_in_force().read_in_step)
         try:
             with _bound(known, values, collector) as scope, at_step(number):
+                _met(method, batch)
                 logs = method(batch)
                 _check_known(scope, known)
                 new = [scope.values[id(variable)] for variable in variables]
@@ -102,6 +104,12 @@ def train_step(
         return new, logs, alive
 
     return step
+
+
+def _met(method: Callable[..., Any], batch: Any) -> None:
+    """Note the shapes that a step is compiled for."""
+    if context.engine_in_force().traces and not context.by_tape.get():
+        shapes.met(method, batch)
 
 
 @contextlib.contextmanager
@@ -123,7 +131,8 @@ def several(step: Callable[..., Any]) -> Callable[..., Any]:
         step: what `train_step` gave.
 
     Returns:
-        function `(values, number of the first, alive, batches) -> (values, logs of the last, alive)`, where the arrays of `batches` have a new first axis, along which the steps go.
+        function `(values, number of the first, alive, batches) -> (values, logs of the last, alive)`, where the arrays
+        of `batches` have a new first axis, along which the steps go.
     """
 
     def run(values: list[Any], number: Any, alive: Any, batches: Any) -> Any:
@@ -157,6 +166,7 @@ def forward_step(
 
     def step(values: list[Any], number: Any, batch: Any) -> Any:
         with _bound(known, values, collector) as scope, at_step(number):
+            _met(method, batch)
             result = method(batch)
             _check_known(scope, known)
             changed = {place[key]: scope.values[key] for key in scope.assigned if key in place}

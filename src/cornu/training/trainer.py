@@ -8,20 +8,26 @@ import numpy as np
 
 from cornu import optimizers, random
 from cornu.callbacks import CallbackList, TerminateOnNaN
-from cornu.core import context, tree
+from cornu.core import context, dtypes, tree
 from cornu.core.errors import ArgumentError, BuildError, DataError
-from cornu.core.variable import read_all
 from cornu.engines import registry as engines
 from cornu.ops._declare import shape_of
 from cornu.training import auto, every_op
-from cornu.training.data import Source, as_source
-from cornu.training.loop import Logs, Runner, fed, groups, limited, scalar
+from cornu.training.data import DEFAULT_BATCH_SIZE, Source, as_source
+from cornu.training.forward import Forward, joined
+from cornu.training.groups import limited
+from cornu.training.loop import Logs, Runner, scalar
 from cornu.training.model_steps import Steps, unpack
 from cornu.training.objective import Objective
 from cornu.training.state import State
-from cornu.training.step import Late
 
 __all__ = ["Trainer"]
+
+# Steps are handed over together, without being asked to, once a model has taken so many alone: a loop of steps is a
+# second thing to compile. An epoch must have so many, and at most so many go together.
+_STEPS_ALONE, _FEWEST, _TOGETHER = 1000, 16, 64
+# Elements of a batch, times weights, that make a step which takes less time than handing it over.
+_SHORT = 1 << 22
 
 
 class Trainer(Steps):
@@ -37,7 +43,7 @@ class Trainer(Steps):
         metrics: Any = None,
         weighted_metrics: Any = None,
         run_eagerly: bool = False,
-        steps_per_execution: int = 1,
+        steps_per_execution: Any = 1,
         jit_compile: Any = "auto",
         auto_scale_loss: bool = True,
         engine: str | None = None,
@@ -53,7 +59,9 @@ class Trainer(Steps):
             weighted_metrics: metrics to which sample weights apply.
             run_eagerly: whether steps run uncompiled, op by op, so that a debugger can stop in them.
             steps_per_execution: how many steps are handed at once to an engine that compiles: less is lost between
-                short steps. The numbers are the same; callbacks are told of the batches at the ends of groups.
+                short steps. The numbers are the same; callbacks are told of the batches at the ends of groups. With 1
+                or "auto" a model whose steps are very short comes to that by itself after its first thousand, where no
+                callback wants to be told of batches.
             jit_compile: whether the engine compiles for long, for faster steps (TorchInductor on PyTorch, XLA on
                 TensorFlow).
             auto_scale_loss: whether the loss is scaled under `mixed_float16`.
@@ -65,8 +73,10 @@ class Trainer(Steps):
         if auto_scale_loss and self.dtype_policy.name == "mixed_float16":
             if not isinstance(optimizer, optimizers.LossScaleOptimizer):
                 optimizer = optimizers.LossScaleOptimizer(optimizer, name="loss_scale_optimizer")
-        if not isinstance(steps_per_execution, int) or steps_per_execution < 1:
-            raise ArgumentError(f"compile got steps_per_execution={steps_per_execution!r}", "a whole number above zero")
+        if steps_per_execution != "auto" and (not isinstance(steps_per_execution, int) or steps_per_execution < 1):
+            raise ArgumentError(
+                f"compile got steps_per_execution={steps_per_execution!r}", "a whole number above zero, or 'auto'"
+            )
         if engine is not None and not engines.is_auto(engine):
             engines.get(engine)
         own = vars(self)
@@ -218,23 +228,30 @@ class Trainer(Steps):
             hooks.on_train_end(logs)
         return self.history
 
-    def _steps_at_once(self, engine: Any) -> int:
-        """How many training steps are dispatched as one."""
+    def _steps_at_once(self, engine: Any, source: Source, hooks: CallbackList) -> int:
+        """How many training steps are dispatched as one: as many as asked for, or some where nobody can tell."""
         if not engine.traces or self.run_eagerly or every_op.is_on() or self._compile_arguments is None:
             return 1
-        return int(self._compile_arguments["steps_per_execution"])
+        asked = self._compile_arguments["steps_per_execution"]
+        if asked not in (1, "auto"):
+            return int(asked)
+        seen = hooks.has_train_batch_hooks or self._own_steps()
+        steps = source.num_batches or 0
+        if seen or not engine.loops or self._step_number < _STEPS_ALONE or steps < _FEWEST or source.lends:
+            return 1
+        elements = sum(int(np.prod(shape_of(leaf))) for leaf in tree.leaves(source.peek()) if leaf is not None)
+        if elements * sum(weight.size for weight in self.trainable_variables) > _SHORT:
+            return 1
+        return steps // -(-steps // _TOGETHER)
 
     def _train_epoch(self, runner: Runner, source: Source, epoch: int, steps: int | None, hooks: Any) -> dict[str, Any]:
         logs: dict[str, Any] = {}
         count = 0
-        for group in groups(limited(source.epoch(epoch), steps), self._steps_at_once(runner.engine)):
+        for together, batch in source.groups(epoch, self._steps_at_once(runner.engine, source, hooks), steps):
             hooks.on_train_batch_begin(count)
-            if len(group) == 1:
-                logs = runner.train(self._step_number, group[0], source.lends)
-            else:
-                logs = runner.train_several(self._step_number, group, source.lends)
-            vars(self)["_step_number"] += len(group)
-            count += len(group)
+            logs = runner.train(self._step_number, batch, together, source.lends)
+            vars(self)["_step_number"] += together
+            count += together
             hooks.on_train_batch_end(count - 1, Logs(logs))
             if self.stop_training:
                 break
@@ -305,8 +322,12 @@ class Trainer(Steps):
             arrays `(rows, ...)` in the structure of the outputs.
         """
         chosen = self._engine(engine)
-        source = as_source(x, batch_size=batch_size, steps=steps, shuffle=False, what="predict")
         unready = not self.built or not self._steady_variables()
+        if verbose == 0 and callbacks is None and steps is None and not unready and _is_batch(x, batch_size):
+            if not auto.is_asked(self, engine):
+                with context.use_engine(chosen):
+                    return joined(chosen, [Forward(self, chosen)(0, (x, None, None))])
+        source = as_source(x, batch_size=batch_size, steps=steps, shuffle=False, what="predict")
         if unready or auto.is_asked(self, engine):
             batch = source.peek()
             chosen = self._prepare(engine, batch, objective=False) if unready else chosen
@@ -316,43 +337,19 @@ class Trainer(Steps):
         hooks = CallbackList(
             callbacks, model=self, add_history=False, add_progbar=shown != 0, verbose=shown, epochs=1, steps=total
         )
-        variables = self._steady_variables()
         parts: list[Any] = []
         with context.use_engine(chosen):
-            variables = [*variables, *self._late()]
-            values = read_all(variables)
+            forward = Forward(self, chosen)
             hooks.on_predict_begin()
-            for number, batch in enumerate(source.epoch(0)):
-                if steps is not None and number >= steps:
-                    break
+            for number, batch in enumerate(limited(source.epoch(0), steps)):
                 hooks.on_predict_batch_begin(number)
-                self._check_inputs(batch)
-                batch = fed(chosen, batch)
-                while True:
-                    try:
-                        changed, outputs = self._compiled_predict(chosen, variables, number)(values, np.int32(0), batch)
-                        break
-                    except Late as late:
-                        self._late().extend(late.variables)
-                        variables = [*variables, *late.variables]
-                        values = [*values, *read_all(late.variables)]
-                for place, value in changed.items():
-                    values[place] = value
-                    holder = variables[place].holder
-                    if holder is None:
-                        variables[place].set_value(value)
-                    else:
-                        holder.write(variables[place], value)
+                outputs = forward(number, batch)
                 parts.append(outputs)
                 hooks.on_predict_batch_end(number, {"outputs": outputs})
             hooks.on_predict_end()
         if not parts:
             raise DataError("predict got no batches", "at least one batch")
-        joined = [
-            np.concatenate([np.atleast_1d(chosen.to_host(part)) for part in column])
-            for column in zip(*(tree.leaves(part) for part in parts), strict=True)
-        ]
-        return tree.pack(parts[0], joined)
+        return joined(chosen, parts)
 
     # ------------------------------------------------ one batch
 
@@ -431,6 +428,18 @@ class Trainer(Steps):
             output_names=self._known_output_names(),
         )  # fmt: skip
         return source.peek()
+
+
+def _is_batch(x: Any, batch_size: Any) -> bool:
+    """Whether data is one batch in the shape and dtype in which it would be fed."""
+    rows = batch_size or DEFAULT_BATCH_SIZE
+    return (
+        type(x) is np.ndarray
+        and x.dtype == dtypes.numpy_dtype(dtypes.floatx())
+        and type(rows) is int
+        and x.ndim > 0
+        and 0 < len(x) <= rows
+    )
 
 
 def _answer(logs: dict[str, Any], return_dict: bool) -> Any:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cornu.core import tree
+from cornu.training.groups import part
 from cornu.training.state import State
 
 __all__ = ["FIRST", "SMALL", "Window"]
@@ -24,10 +25,11 @@ SMALL = 1 << 10
 
 
 class _Step(NamedTuple):
-    """Steps that were handed to the engine at once."""
+    """Steps that were handed to the engine at once: the number of the first, a batch or a group, how many."""
 
     number: int
-    batches: list[Any]
+    batch: Any
+    count: int
 
 
 class _Write(NamedTuple):
@@ -48,9 +50,8 @@ class Window:
     def __init__(self, state: State, most: int = FIRST) -> None:
         self.state = state
         self.most = most
-        self._kept = state.take_first()
-        if self._kept is None:
-            self._kept = [state.engine.copy(value) for value in state.values] if state.reused else list(state.values)
+        first = state.take_first()
+        self._kept = state.copies() if first is None else first
         self._done: list[_Step | _Write] = []
         self._steps = 0
         self._bytes = 0
@@ -69,11 +70,11 @@ class Window:
         """After how many steps to look next, when all was good."""
         return min(2 * self.most, _MOST) if self._bytes < _BYTES // 2 else self.most
 
-    def note(self, number: int, batches: list[Any]) -> None:
+    def note(self, number: int, batch: Any, count: int) -> None:
         """Keep the batches of steps."""
-        self._done.append(_Step(number, batches))
-        self._steps += len(batches)
-        self._bytes += sum(_size(leaf) for leaf in tree.leaves(batches))
+        self._done.append(_Step(number, batch, count))
+        self._steps += count
+        self._bytes += sum(_size(leaf) for leaf in tree.leaves(batch))
 
     def note_write(self, place: int, value: np.ndarray) -> None:
         """Keep a value that was written."""
@@ -81,20 +82,20 @@ class Window:
 
     def joined(self, held: list[Any]) -> None:
         """Keep what variables held that joined the state just now."""
-        assert self._kept is not None
         self._kept.extend(held)
 
     def again(self) -> Iterator[tuple[int, Any]]:
         """Put the state back, and give the steps one by one, with what was written between them in its place."""
-        state, kept = self.state, self._kept
-        assert kept is not None
-        state.values[:] = [state.own(value) for value in kept]
+        state = self.state
+        state.values[:] = [state.own(value) for value in self._kept]
         for entry in self._done:
             if isinstance(entry, _Write):
-                state.values[entry.place] = state.own(entry.value)
+                state.put(entry.place, entry.value.copy())
+            elif entry.count == 1:
+                yield entry.number, entry.batch
             else:
-                for i, batch in enumerate(entry.batches):
-                    yield entry.number + i, batch
+                for i in range(entry.count):
+                    yield entry.number + i, part(entry.batch, i)
 
 
 def _size(leaf: Any) -> int:

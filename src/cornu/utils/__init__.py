@@ -8,13 +8,16 @@ from cornu.utils.arrays import normalize, to_categorical
 from cornu.utils.py_dataset import PyDataset, Sequence
 
 __all__ = [
-    "CustomObjectScope", "PyDataset", "Sequence", "clear_session", "custom_object_scope", "get_custom_objects",
-    "normalize", "plot_model", "register_keras_serializable", "set_random_seed", "to_categorical",
+    "CustomObjectScope", "LengthBuckets", "PyDataset", "Sequence", "bucket_batches", "clear_session",
+    "custom_object_scope", "get_custom_objects", "normalize", "plot_model", "register_keras_serializable",
+    "set_random_seed", "to_categorical",
 ]  # fmt: skip
 
 # What stands further up in the house, and is imported when it is used.
 _ELSEWHERE = {
     "CustomObjectScope": "cornu.saving",
+    "LengthBuckets": "cornu.training.lengths",
+    "bucket_batches": "cornu.training.batches",
     "custom_object_scope": "cornu.saving",
     "get_custom_objects": "cornu.saving",
     "register_keras_serializable": "cornu.saving",

@@ -57,13 +57,15 @@ def _keep_order(result: Any) -> Any:
     if isinstance(result, tuple):
         return tuple(_keep_order(part) for part in result)
     if isinstance(result, dict):
+        if len(result) < 2 and all(hasattr(value, "dtype") for value in result.values()):
+            return result
         return _Ordered(tree.leaves(result), _Structure(result))
     return result
 
 
 def _restore_order(result: Any) -> Any:
-    if isinstance(result, tuple):
-        return tuple(_restore_order(part) for part in result)
+    if type(result) is tuple:
+        return tuple([_restore_order(part) for part in result])
     return tree.pack(result.structure.like, result.leaves) if isinstance(result, _Ordered) else result
 
 
@@ -76,6 +78,7 @@ class JaxEngine(Engine):
     name = "jax"
     table = TABLE
     traces = True
+    loops = True
     immutable = True
     reuses = True
     # JAX has no gradient of a "mul" scatter with equal positions, and shares ties of "max" and "min" otherwise.
@@ -95,12 +98,14 @@ class JaxEngine(Engine):
 
     def from_host(self, value: np.ndarray) -> Any:
         """The array on JAX's default device; never a tracer, since a variable keeps what it was converted to."""
+        # JAX takes over memory that is nobody else's as it is; `jnp.asarray` compiles a copy for each new shape.
+        own = np.array(value)
         with jax.ensure_compile_time_eval():
-            if value.dtype.name in _WIDE:
+            if own.dtype.name in _WIDE:
                 self.met_wide = True
                 with jax.enable_x64(True):
-                    return jnp.asarray(value)
-            return jnp.asarray(value)
+                    return jax.device_put(own)
+            return jax.device_put(own)
 
     def to_host(self, value: Any) -> np.ndarray:
         """The array's elements, waited for."""
@@ -204,7 +209,7 @@ class JaxEngine(Engine):
         """The array again, copied on its device (without compiling anything, as `jnp.copy` would)."""
         # Without a device named: a copy tied to one would make `jit` compile the step twice.
         if value.nbytes <= _SMALL and value.dtype.name not in _WIDE and jax.default_backend() == "cpu":
-            return jnp.array(np.asarray(value))
+            return jax.device_put(np.array(value))
         return jax.device_put(value, may_alias=False)
 
     def feed(self, value: Any) -> Any:

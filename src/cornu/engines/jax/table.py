@@ -9,7 +9,8 @@ from jax import lax
 from jax.extend.random import threefry2x32_p
 
 from cornu.core import dtypes, tree
-from cornu.engines.jax import primitives
+from cornu.engines.jax import normalization, primitives, recurrent
+from cornu.engines.jax.again import again
 from cornu.ops import control
 from cornu.ops._declare import host_array
 
@@ -158,6 +159,11 @@ TABLE |= {"gather": _gather, "gather_along": _gather_along, "scatter_nd": _scatt
 TABLE |= primitives.TABLE
 
 
+# ---------------------------------------------------------------- recurrence and normalisation
+
+TABLE |= {**recurrent.TABLE, **normalization.TABLE}
+
+
 # ---------------------------------------------------------------- control
 
 
@@ -207,4 +213,8 @@ def _cond(pred: Any, true_fn: Any, false_fn: Any, operands: Any) -> Any:
     )
 
 
-TABLE |= {"scan": _scan, "while_loop": _while_loop, "cond_of": _cond}
+def _rematerialized(operands: Any, f: Any) -> Any:
+    return again(lambda *values: _arrays(f(*values)), tuple(operands))
+
+
+TABLE |= {"scan": _scan, "while_loop": _while_loop, "cond_of": _cond, "rematerialized": _rematerialized}

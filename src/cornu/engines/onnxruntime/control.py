@@ -112,4 +112,9 @@ def _cond(pred: Any, true_fn: Callable[..., Any], false_fn: Callable[..., Any], 
     return _packed(results[0][0], found)
 
 
-TABLE: dict[str, Callable[..., Any]] = {"scan": _scan, "while_loop": _while_loop, "cond_of": _cond}
+TABLE: dict[str, Callable[..., Any]] = {
+    "scan": _scan,
+    "while_loop": _while_loop,
+    "cond_of": _cond,
+    "rematerialized": control.plain_rematerialized,
+}

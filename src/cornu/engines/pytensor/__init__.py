@@ -1,6 +1,7 @@
 """PyTensor, Theano's living successor: symbolic variables, compiled by its JAX, C or Numba linker."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ class PytensorEngine(Engine):
     name = "pytensor"
     table = TABLE | LOOPS
     traces = True
+    reuses = True
     ruled = {name: (lambda static: True) for name in {*RULES, "stop_gradient"} - _NATIVE}
     gaps: dict[str, str] = {}
 
@@ -135,6 +137,10 @@ class PytensorEngine(Engine):
     def details(self) -> dict[str, str]:
         """The linker in force."""
         return {"linker": linkers.chosen()}
+
+    def use_compile_cache(self, directory: Path | None) -> str | None:
+        """Keep what the JAX linker compiles; the C and Numba linkers keep theirs in PyTensor's own directory anyway."""
+        return linkers.use_compile_cache(directory)
 
     def wait(self, value: Any) -> None:
         """Return once the value is computed (JAX's arrays may be on their way)."""

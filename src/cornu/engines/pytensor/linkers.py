@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from cornu.core.errors import ArgumentError
 from cornu.engines.pytensor.quirks import query
 from cornu.engines.pytensor.values import Known, Traced, release
 
-__all__ = ["LINKERS", "build", "chosen", "mode"]
+__all__ = ["LINKERS", "build", "chosen", "mode", "use_compile_cache"]
 
 LINKERS = ("jax", "c", "numba", "py")
 _compiling = threading.RLock()
@@ -59,6 +60,21 @@ def mode(name: str) -> Mode:
 def _by_jax() -> Any:
     """What needs JAX, imported where the JAX linker is in force and nowhere else."""
     return importlib.import_module("cornu.engines.pytensor.by_jax")
+
+
+def use_compile_cache(directory: Path | None) -> str | None:
+    """Let the linker in force keep what it compiles below a directory, where that can be chosen.
+
+    Returns:
+        what is kept and where, in words.
+    """
+    name = chosen()
+    if name == "jax":
+        folder = importlib.import_module("cornu.engines.jax.stored").use(directory)
+        return None if folder is None else f"what its JAX linker compiles in {folder}"
+    own = {"c": pytensor.config.compiledir, "numba": Path(pytensor.config.base_compiledir) / "numba"}
+    # PyTensor settles its directory when it is imported: PYTENSOR_FLAGS=base_compiledir=... moves it.
+    return f"what its {name} linker compiles in {own[name]}, always" if directory and name in own else None
 
 
 def build(inputs: list[Traced], outputs: list[Any], donated: int) -> Callable[[list[Known]], list[Known]]:

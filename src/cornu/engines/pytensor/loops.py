@@ -157,4 +157,9 @@ def _cond_of(pred: Any, true_fn: Callable, false_fn: Callable, operands: Any) ->
     return _choice(pred, lambda: true_fn(*given), lambda: false_fn(*given))
 
 
-LOOPS: dict[str, Callable[..., Any]] = {"scan": _scan, "while_loop": _while_loop, "cond_of": _cond_of}
+LOOPS: dict[str, Callable[..., Any]] = {
+    "scan": _scan,
+    "while_loop": _while_loop,
+    "cond_of": _cond_of,
+    "rematerialized": control.plain_rematerialized,
+}

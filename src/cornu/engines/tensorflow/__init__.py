@@ -1,6 +1,7 @@
 """TensorFlow: eager and graph tensors, `tf.function`, XLA where a thorough compilation is asked for."""
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -21,6 +22,8 @@ from cornu.core.variable import Variable
 from cornu.engines.compiled import Compiled
 from cornu.engines.contract import Engine
 from cornu.engines.tensorflow.home import TensorflowHome, home_of, tape_is_active
+from cornu.engines.tensorflow.loops import under_xla
+from cornu.engines.tensorflow.places import Places, handle_of, is_place, reading
 from cornu.engines.tensorflow.sizes import TensorSize, sizes_of
 from cornu.engines.tensorflow.table import TABLE
 from cornu.ops._declare import Op, dtype_of, host_array, interpreter_of
@@ -40,12 +43,13 @@ def _always(static: dict[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def _our_trace() -> Iterator[None]:
-    """A block in which this engine traces, not a user's own `tf.function`."""
-    token = _ours.set(True)
+def _our_trace(thorough: bool = False) -> Iterator[None]:
+    """A block in which this engine traces, for XLA if `thorough`; not a user's own `tf.function`."""
+    token, xla = _ours.set(True), under_xla.set(thorough)
     try:
         yield
     finally:
+        under_xla.reset(xla)
         _ours.reset(token)
 
 
@@ -55,8 +59,10 @@ class TensorflowEngine(Engine):
     name = "tensorflow"
     table = TABLE
     traces = True
+    loops = True
     follows_users = True
     immutable = True
+    reuses = True
     # TensorFlow shares ties otherwise, loses zeros in products, has no gradient of what `tf.pad` puts in, or gives
     # gradients that are no dense tensors.
     ruled = dict.fromkeys(
@@ -127,13 +133,33 @@ class TensorflowEngine(Engine):
     ) -> Callable[[list[Any]], list[Any]]:
         """The function as a graph, run by XLA if `thorough`."""
 
-        def traced(*given: Any) -> list[Any]:
-            with _our_trace():
-                return function(list(given))
+        places = [value if is_place(value) else None for value in values]
+        in_place = [i for i in range(donated) if places[i] is not None]
 
-        specs = [tf.TensorSpec(value.shape, value.dtype) for value in values]
+        def traced(*given: Any) -> list[Any]:
+            known = Places(given, places)
+            with _our_trace(thorough), reading(known):
+                results = function(list(known.values))
+                for i in in_place:
+                    known.write(known.values[i], results[i], given[i])
+            return [result for i, result in enumerate(results) if i not in in_place]
+
+        specs = [
+            tf.TensorSpec([], tf.resource) if is_place(value) else tf.TensorSpec(value.shape, value.dtype)
+            for value in values
+        ]
         made = tf.function(traced, autograph=False, jit_compile=True if thorough else None)
-        return _caller(made.get_concrete_function(*specs), thorough)
+        call = _caller(made.get_concrete_function(*specs), thorough)
+        if not any(is_place(value) for value in values):
+            return call
+
+        def run(given: list[Any]) -> list[Any]:
+            results = call([handle_of(value) for value in given])
+            for i in in_place:
+                results.insert(i, given[i])
+            return results
+
+        return run
 
     def compile(self, function: Callable[..., Any], donate: bool = False, thorough: bool = False) -> Callable[..., Any]:
         """The function traced once per shapes and dtypes."""
@@ -200,7 +226,28 @@ class TensorflowEngine(Engine):
 
     def copy(self, value: Any) -> Any:
         """The tensor again, in memory of its own."""
-        return tf.raw_ops.DeepCopy(x=value)
+        return tf.raw_ops.DeepCopy(x=value.read_value() if is_place(value) else value)
+
+    def place(self, value: Any) -> Any:
+        """A `tf.Variable`."""
+        with tf.init_scope():
+            return tf.Variable(value, trainable=False, dtype=value.dtype)
+
+    def put(self, place: Any, value: Any) -> Any:
+        """The place, written to."""
+        place.assign(value)
+        return place
+
+    def lift(self, place: Any) -> Any:
+        """The tensor in a place."""
+        return place.read_value() if is_place(place) else place
+
+    def all_finite(self, values: list[Any]) -> bool:
+        """Whether all elements are finite: no sum is finite of what is not, but one may overflow by itself."""
+        found = [self.lift(value) for value in values]
+        sums = [tf.reduce_sum(value if value.dtype.size > 2 else tf.cast(value, tf.float32)) for value in found]
+        suspects = [value for value, total in zip(found, sums, strict=True) if not math.isfinite(float(total))]
+        return all(bool(tf.reduce_all(tf.math.is_finite(value))) for value in suspects)
 
     def home(self, variable: Variable, always: bool = False) -> TensorflowHome | None:
         """A `tf.Variable`, for what a user's `tf.GradientTape` is to watch and what a `tf.function` may assign."""
@@ -231,6 +278,9 @@ class _Compiled(Compiled):
     """Traces are told apart by what an eager tensor says of itself without building objects of Python."""
 
     def _key(self, value: Any, arrays: list[Any]) -> Any:
+        if is_place(value):
+            arrays.append(value)
+            return "place", tuple(value.shape), value.dtype.as_datatype_enum
         if type(value) is not _EAGER:
             return super()._key(value, arrays)
         arrays.append(value)

@@ -10,6 +10,7 @@ from cornu.core.dims import Dim
 from cornu.engines.tensorflow import quirks
 from cornu.engines.tensorflow.elementwise import last, restored, sort_keys
 from cornu.engines.tensorflow.sizes import resolve, shape_vector, sizes_of
+from cornu.ops._declare import operator
 from cornu.ops._rules import broadcast_shapes, product
 
 __all__ = ["TABLE"]
@@ -51,7 +52,17 @@ def _slice_static(x: Any, starts: Any, stops: Any, steps: Any) -> Any:
     return x[tuple(rows)] if changed else x
 
 
+def _split(x: Any, indices_or_sections: Any, axis: int) -> list[Any]:
+    """Equal parts as one operator, whose gradient is one too; others as composed."""
+    if isinstance(indices_or_sections, int) and -x.shape.rank <= axis < x.shape.rank:
+        size = x.shape[axis]
+        if size is not None and indices_or_sections > 0 and size % indices_or_sections == 0:
+            return list(tf.split(x, indices_or_sections, axis))
+    return list(operator("split").body(x, indices_or_sections, axis))
+
+
 TABLE |= {
+    "split": _split,
     "reshape_to": _reshape,
     "permute": _permute,
     "concatenate_all": lambda xs, axis: tf.concat(xs, axis),

@@ -1,6 +1,8 @@
 """Loops and choices: TensorFlow's own in a graph, plain Python where values are at hand."""
 
+import contextvars
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import tensorflow as tf
@@ -12,7 +14,10 @@ from cornu.engines.tensorflow.sizes import resolve
 from cornu.ops import control
 from cornu.ops._declare import host_array
 
-__all__ = ["TABLE"]
+__all__ = ["TABLE", "under_xla"]
+
+# Whether what is traced here will be compiled by XLA, which knows no control dependencies.
+under_xla: ContextVar[bool] = ContextVar("cornu_tensorflow_xla", default=False)
 
 
 def _tensor(value: Any) -> Any:
@@ -126,4 +131,74 @@ def _cond(pred: Any, true_fn: Any, false_fn: Any, operands: Any) -> Any:
     return _packed(like[0], found if isinstance(found, (list, tuple)) else [found])
 
 
-TABLE: dict[str, Callable[..., Any]] = {"scan": _scan, "while_loop": _while_loop, "cond_of": _cond}
+def _rematerialized(operands: Any, f: Callable[..., Any]) -> Any:
+    if tf.executing_eagerly():
+        return f(*operands)
+    around = contextvars.copy_context()
+    graph = tf.compat.v1.get_default_graph()
+    before = len(graph.get_operations())
+    result = f(*operands)
+    given, outputs = _flat(operands), _flat(result)
+    closed = _closed_over(graph.get_operations()[before:], given)
+    if closed is None:
+        return result
+    floats = [i for i, x in enumerate(given) if x.dtype.is_floating]
+    smooth = [i for i, x in enumerate(outputs) if x.dtype.is_floating]
+
+    def again(gradients: list[Any]) -> list[Any]:
+        with tf.GradientTape() as tape:
+            values = _after(gradients, given)
+            sources = [*(values[i] for i in floats), *closed]
+            tape.watch(sources)
+            found = _flat(f(*_packed(operands, values)))
+        back: list[Any] = tape.gradient([found[i] for i in smooth], sources, output_gradients=gradients)
+        return back
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def kept(*sources: Any) -> Any:
+        # What was in force around the call is so no longer when the way back is built.
+        return outputs, lambda *gradients: around.copy().run(again, [gradients[i] for i in smooth])
+
+    # The gradients go around the operations that gave the outputs, which then need not keep their values.
+    found = kept(*(given[i] for i in floats), *closed)
+    return _packed(result, found)
+
+
+def _closed_over(made: list[Any], given: list[Any]) -> list[Any] | None:
+    """The floats that operations take from outside, beside what is given.
+
+    Returns:
+        tensors; `None` if the operations do more than compute, or use what has no gradient of its own here.
+    """
+    inside = {operation.name for operation in made}
+    found: dict[str, Any] = {}
+    for operation in made:
+        if operation.op_def.is_stateful:
+            return None
+        # What the graph around this one has, this one meets in placeholders.
+        met = operation.outputs if operation.type == "Placeholder" else operation.inputs
+        found.update((x.name, x) for x in met if x.op.name not in inside or operation.type == "Placeholder")
+    for x in given:
+        found.pop(x.name, None)
+    if any(x.dtype in (tf.resource, tf.variant) for x in found.values()):
+        return None
+    return [x for x in found.values() if x.dtype.is_floating]
+
+
+def _after(gradients: list[Any], values: list[Any]) -> list[Any]:
+    """The values, not to be had before the gradients: else what comes of them is shared with the way forward."""
+    if not under_xla.get():
+        with tf.control_dependencies(gradients):
+            return [tf.identity(x) for x in values]
+    first = tf.cast(tf.reshape(gradients[0], [-1])[:1], tf.float32)
+    # No computation makes this NaN, which XLA does not know.
+    mark = tf.reduce_all(tf.bitcast(first, tf.uint32) != tf.constant(0xFFFFFFFF, tf.uint32))
+    return [tf.where(mark, x, tf.constant(float("nan"), x.dtype)) if x.dtype.is_floating else x for x in values]
+
+
+TABLE: dict[str, Callable[..., Any]] = {
+    "scan": _scan,
+    "while_loop": _while_loop,
+    "cond_of": _cond,
+    "rematerialized": _rematerialized,
+}

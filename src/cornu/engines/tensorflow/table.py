@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from cornu.engines.tensorflow import bits, elementwise, indexing, loops, windows
+from cornu.engines.tensorflow import bits, elementwise, indexing, loops, normalization, places, recurrent, windows
 
 __all__ = ["TABLE"]
 
@@ -13,4 +13,7 @@ TABLE: dict[str, Callable[..., Any]] = {
     **indexing.TABLE,
     **windows.TABLE,
     **loops.TABLE,
+    **places.TABLE,
+    **recurrent.TABLE,
+    **normalization.TABLE,
 }

@@ -40,6 +40,7 @@ class TorchEngine(Engine):
     name = "torch"
     table = TABLE
     traces = True
+    reuses = True
 
     def owns(self, kind: type) -> bool:
         """PyTorch's tensors and their subclasses."""
@@ -68,8 +69,11 @@ class TorchEngine(Engine):
     def trace(
         self, function: Callable[[list[Any]], list[Any]], values: list[Any], donated: int, thorough: bool
     ) -> Callable[[list[Any]], list[Any]]:
-        """The function as one flat graph (its attribute `eager_because` says why not, where it depends on values)."""
-        run: Callable[[list[Any]], list[Any]] = trace(function, values, thorough)
+        """The function as one flat graph, from its third call on.
+
+        The attribute `eager_because` of the result says why it is none, where the function depends on values.
+        """
+        run: Callable[[list[Any]], list[Any]] = trace(function, values, donated, thorough)
         return run
 
     def compile(self, function: Callable[..., Any], donate: bool = False, thorough: bool = False) -> Callable[..., Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from cornu.engines.torch import quirks
+from cornu.ops._declare import operator
 
 __all__ = ["TABLE"]
 
@@ -139,7 +140,17 @@ def _by_bits_but_indices(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda x, indices, axis: bits(x, _whole(indices), axis=axis)
 
 
+def _split(x: Any, indices_or_sections: Any, axis: int) -> list[Any]:
+    """Equal parts as one operator, whose gradient is one too; others as composed."""
+    if isinstance(indices_or_sections, int) and -x.ndim <= axis < x.ndim:
+        size = x.shape[axis]
+        if indices_or_sections > 0 and size > 0 and size % indices_or_sections == 0:
+            return list(torch.split(x, size // indices_or_sections, axis))
+    return list(operator("split").body(x, indices_or_sections, axis))
+
+
 TABLE: dict[str, Callable[..., Any]] = {
+    "split": _split,
     "gather": _by_bits_but_indices(_gather),
     "gather_along": _by_bits_but_indices(_gather_along),
     "slice_static": _slice,

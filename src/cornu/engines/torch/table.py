@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from cornu.engines.torch import indexing, quirks, windows
+from cornu.engines.torch import indexing, normalization, quirks, recurrent, updates, windows
 from cornu.engines.torch.arrays import DTYPES, constant_of
 from cornu.engines.torch.control import CONTROL
 from cornu.engines.torch.threefry import threefry2x32
@@ -204,6 +204,9 @@ TABLE |= {
     "matmul": _exact(_matmul),
     "dot_general": _exact(_dot_general),
     **indexing.TABLE,
+    **updates.TABLE,
     **windows.TABLE,
+    **recurrent.TABLE,
+    **normalization.TABLE,
     **CONTROL,
 }

@@ -3,31 +3,17 @@
 Composed of ops it would be 120 calls, for keys too, which are two numbers.
 """
 
-import contextlib
-from collections.abc import Iterator
-from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 import torch
 
+from cornu.engines.torch.pieces import is_written_out
 from cornu.ops.random import _PARITY, _ROTATIONS, BLOCK, host_rounds
 
-__all__ = ["threefry2x32", "written_out"]
+__all__ = ["threefry2x32"]
 
 _MASK = 0xFFFFFFFF
-# Whether the rounds are written out in tensor operations, for a compiler that joins them.
-_open: ContextVar[bool] = ContextVar("cornu_torch_open_threefry", default=False)
-
-
-@contextlib.contextmanager
-def written_out(on: bool) -> Iterator[None]:
-    """Write the rounds out in tensor operations within the block."""
-    token = _open.set(on)
-    try:
-        yield
-    finally:
-        _open.reset(token)
 
 
 def _rounds(k1: Any, k2: Any, x1: Any, x2: Any) -> tuple[Any, Any]:
@@ -84,6 +70,6 @@ def _shapes(k1: Any, k2: Any, x1: Any, x2: Any) -> tuple[Any, Any]:
 def threefry2x32(k1: Any, k2: Any, x1: Any, x2: Any) -> tuple[Any, Any]:
     """Twenty rounds of Threefry 2x32 on counters, under a key; all uint32."""
     shape = torch.broadcast_shapes(k1.shape, k2.shape, x1.shape, x2.shape)
-    if _open.get():
+    if is_written_out():
         return _in_tensors(k1, k2, x1.expand(shape), x2.expand(shape))
     return _operator(k1, k2, x1.expand(shape), x2.expand(shape))

@@ -18,14 +18,17 @@ from cornu.core.errors import EngineError
 from cornu.engines.compiled import Compiled
 from cornu.engines.torch import inductor
 from cornu.engines.torch.arrays import NeedsValue, is_stand_in
+from cornu.engines.torch.pieces import written_out
 from cornu.engines.torch.program import program
 from cornu.engines.torch.simplify import simplify
-from cornu.engines.torch.threefry import written_out
+from cornu.engines.torch.updates import reuse
 
-__all__ = ["Eager", "TorchCompiled", "Traced", "trace"]
+__all__ = ["Eager", "TorchCompiled", "Traced", "Warming", "trace"]
 
 Flat = Callable[[list[Any]], list[Any]]
 
+# How often a function runs op by op before it is traced.
+_EAGER_CALLS = 2
 # `torch.fx` replaces methods of `torch.nn.Module` while it traces: one trace at a time.
 _lock = threading.RLock()
 _NEEDS_VALUE = (NeedsValue, DataDependentOutputException, DynamicOutputShapeException)
@@ -108,17 +111,52 @@ class _Within:
         if any(is_stand_in(value) for value in values):
             return self.function(values)
         if self.run is None:
-            self.run = trace(self.function, values, self.thorough)
+            self.run = trace(self.function, values, 0, self.thorough)
         result: list[Any] = self.run(values)
         return result
 
 
-def trace(function: Flat, values: list[Any], thorough: bool) -> Any:
+class Warming:
+    """A function that runs op by op at first: many are called once or twice, for which a trace would take too long.
+
+    Args:
+        function: of a list of tensors, gives a list of them.
+        donated: how many of the first tensors it may write to.
+
+    Attributes:
+        eager_because: what keeps it from being traced, `None` if nothing does or nobody has tried yet.
+    """
+
+    def __init__(self, function: Flat, donated: int) -> None:
+        self.function = function
+        self.donated = donated
+        self.calls = 0
+        self.run: Any = None
+
+    @property
+    def eager_because(self) -> str | None:
+        """What keeps it from being traced."""
+        found: str | None = getattr(self.run, "eager_because", None)
+        return found
+
+    def __call__(self, values: list[Any]) -> list[Any]:
+        if self.run is None:
+            self.calls += 1
+            if self.calls <= _EAGER_CALLS:
+                with torch.no_grad():
+                    return [value.contiguous() for value in self.function(values)]
+            self.run = _traced(self.function, values, self.donated, thorough=False)
+        result: list[Any] = self.run(values)
+        return result
+
+
+def trace(function: Flat, values: list[Any], donated: int, thorough: bool) -> Any:
     """A pure function, made fast for tensors of these shapes and dtypes.
 
     Args:
         function: takes a list of tensors or stand-ins for them, and gives such a list.
         values: tensors of the shapes and dtypes it will get.
+        donated: how many of the first of them it may write to; the first results take their place.
         thorough: whether TorchInductor compiles it, if a compiler for it is there.
 
     Returns:
@@ -127,12 +165,17 @@ def trace(function: Flat, values: list[Any], thorough: bool) -> Any:
     if any(is_stand_in(value) for value in values):
         return _Within(function, thorough)
     thorough = thorough and inductor.available({value.device.type for value in values})
+    return _traced(function, values, donated, True) if thorough else Warming(function, donated)
+
+
+def _traced(function: Flat, values: list[Any], donated: int, thorough: bool) -> Any:
     with _lock:
         try:
             graph_module = _graph(function, values, thorough)
         except _NEEDS_VALUE as error:
             return Eager(function, f"{type(error).__name__}: {error}")
         simplify(graph_module)
+        reuse(graph_module, donated)
         return Traced(inductor.compiled(graph_module, values) if thorough else program(graph_module))
 
 

@@ -13,7 +13,8 @@ from cornu.engines.registry import engine
 from cornu.layers._arguments import shapes_to_specs, signature_of
 from cornu.layers.base import InputSpec, Layer
 from cornu.layers.recurrent._shared import build_inside, fresh, swapped, walk
-from cornu.layers.recurrent.cells import GRUCell, LSTMCell, RecurrentCell, SimpleRNNCell, one_noise
+from cornu.layers.recurrent.cells import GRUCell, LSTMCell, Noise, RecurrentCell, SimpleRNNCell, one_noise
+from cornu.layers.recurrent.whole import is_standard, over_sequence
 from cornu.ops._declare import dtype_of, shape_of, to_spec
 from cornu.ops._rules import require_equal
 
@@ -402,8 +403,12 @@ class RNN(Layer):
         states = self._begin(initial_state, batch)
         noisy = self._noisy_cells() if training else []
         with one_noise(noisy, batch):
-            xs, step, quiet = _all_steps(self.cell, xs, training, self.compute_dtype)
-            output, states = self._walk(xs, counts, states, step, quiet, training, time)
+            noise = self._noise_over_sequence(xs, states, counts, training)
+            if noise is not None:
+                output, states = over_sequence(self.cell, noise, xs, states, self.go_backwards, self.return_sequences)
+            else:
+                xs, step, quiet = _all_steps(self.cell, xs, training, self.compute_dtype)
+                output, states = self._walk(xs, counts, states, step, quiet, training, time)
         output = ops.cast(output, self.compute_dtype)
         if self.return_sequences:
             output = swapped(ops.flip(output, axis=0) if self.go_backwards else output)
@@ -414,6 +419,16 @@ class RNN(Layer):
             for variable, state in zip(tree.leaves(self.states), tree.leaves(states), strict=True):
                 variable.assign(state)
         return (output, *states) if self.return_state else output
+
+    def _noise_over_sequence(self, xs: Any, states: Any, counts: Any, training: bool) -> Noise | None:
+        """The dropout with which `over_sequence` can take the place of a loop; `None` if it cannot."""
+        cell = self.cell
+        if counts is not None or self.unroll or not isinstance(cell, RecurrentCell):
+            return None
+        if not _is_plain(cell, RecurrentCell, self.compute_dtype):
+            return None
+        noise = cell.noise(ops.shape(xs)[1], training)
+        return noise if is_standard(cell, noise, xs, states) else None
 
     def _check_sizes(self, batch: Any, time: Any) -> None:
         if not isinstance(time, Dim) and time == 0:

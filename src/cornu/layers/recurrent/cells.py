@@ -17,6 +17,7 @@ from cornu.core.config import POSITIVE, Field, one_of
 from cornu.core.errors import ArgumentError
 from cornu.layers._clock import layer_key
 from cornu.layers.base import Layer
+from cornu.ops.recurrent import gru_step, lstm_step
 
 __all__ = ["GRUCell", "LSTMCell", "RecurrentCell", "SimpleRNNCell"]
 
@@ -394,10 +395,8 @@ class LSTMCell(RecurrentCell):
         """The recurrence."""
         output, carry = states
         carried = self._by_gate(_product(output, self.recurrent_kernel, noise[1]))
-        i, f, candidate, o = (ops.add(x, h) for x, h in zip(projected, carried, strict=True))
-        kept = ops.multiply(self.recurrent_activation(f), carry)
-        carry = ops.add(kept, ops.multiply(self.recurrent_activation(i), self.activation(candidate)))
-        output = ops.multiply(self.recurrent_activation(o), self.activation(carry))
+        gates = [ops.add(x, h) for x, h in zip(projected, carried, strict=True)]
+        output, carry = lstm_step(gates, carry, self.activation, self.recurrent_activation)
         return output, [output, carry]
 
 
@@ -481,21 +480,19 @@ class GRUCell(RecurrentCell):
     def advance(self, projected: list[Any], states: list[Any], noise: Noise = _SILENT) -> tuple[Any, list[Any]]:
         """The recurrence."""
         (state,) = states
-        x_z, x_r, x_h = projected
         if self.reset_after:
             carried = _product(state, self.recurrent_kernel, noise[1])
             if self.bias is not None:
                 carried = ops.add(carried, ops.get_item(self.bias, 1))
-            h_z, h_r, h_h = self._by_gate(carried)
-        else:
-            gates, last = ops.split(self.recurrent_kernel, [2 * self.units], axis=1)
-            h_z, h_r = ops.split(_product(state, gates, noise[1] and noise[1][:2]), 2, axis=-1)
+            carried = self._by_gate(carried)
+            output = gru_step(projected, carried, state, self.activation, self.recurrent_activation)
+            return output, [output]
+        x_z, x_r, x_h = projected
+        gates, last = ops.split(self.recurrent_kernel, [2 * self.units], axis=1)
+        h_z, h_r = ops.split(_product(state, gates, noise[1] and noise[1][:2]), 2, axis=-1)
         z = self.recurrent_activation(ops.add(x_z, h_z))
         r = self.recurrent_activation(ops.add(x_r, h_r))
-        if self.reset_after:
-            h_h = ops.multiply(r, h_h)
-        else:
-            h_h = _product(ops.multiply(r, state), last, noise[1] and noise[1][2:])
+        h_h = _product(ops.multiply(r, state), last, noise[1] and noise[1][2:])
         candidate = self.activation(ops.add(x_h, h_h))
         output = ops.add(ops.multiply(z, state), ops.multiply(ops.subtract(1, z), candidate))
         return output, [output]

@@ -1,0 +1,132 @@
+"""`lstm` and `gru` by PyTorch's own kernels on CPUs: oneDNN's for an LSTM in float32, ATen's for a GRU."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from cornu.ops._declare import operator
+
+__all__ = ["TABLE"]
+
+_LSTM = 2  # ATen's number of this kind of layer
+_ATEN = torch.ops.aten
+
+
+def _has_kernel(arrays: Any, *kinds: torch.dtype) -> bool:
+    """Whether PyTorch's kernels take these tensors: on a CPU, of such dtypes, not followed forwards or batched."""
+    return all(
+        array is None
+        or (
+            array.device.type == "cpu"
+            and array.dtype in kinds
+            and array.numel() > 0
+            and not torch._C._functorch.is_functorch_wrapped_tensor(array)
+            and torch.autograd.forward_ad.unpack_dual(array).tangent is None
+        )
+        for array in arrays
+    )
+
+
+def _turned(x: Any, reverse: bool) -> Any:
+    return x.flip(0) if reverse else x
+
+
+# ---------------------------------------------------------------- LSTM
+
+
+@torch.library.custom_op("cornu::lstm_layer", mutates_args=())
+def _layer(
+    x: torch.Tensor,
+    kernel: torch.Tensor,
+    recurrent_kernel: torch.Tensor,
+    bias: torch.Tensor,
+    zeros: torch.Tensor,
+    state: torch.Tensor,
+    carry: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """oneDNN's LSTM with what its gradient needs, which it leaves out where gradients are off (as in a trace)."""
+    given = [array.detach().contiguous() for array in (x, kernel, recurrent_kernel, bias, zeros, state, carry)]
+    units = recurrent_kernel.shape[1]
+    with torch.enable_grad():
+        found = _ATEN.mkldnn_rnn_layer(*given, False, [], _LSTM, units, 1, True, False, False, True)
+    return tuple(array.detach() for array in found)  # type: ignore[return-value]
+
+
+@_layer.register_fake
+def _(x: Any, kernel: Any, recurrent_kernel: Any, bias: Any, zeros: Any, state: Any, carry: Any) -> Any:
+    states = x.new_empty((*x.shape[:2], recurrent_kernel.shape[1]))
+    return states, torch.empty_like(state), torch.empty_like(carry), x.new_empty((0,), dtype=torch.uint8)
+
+
+class _Followed(torch.autograd.Function):
+    """The layer under autograd."""
+
+    @staticmethod
+    def forward(context: Any, *given: Any) -> Any:
+        *result, workspace = _layer(*given)
+        context.save_for_backward(*given, *result, workspace)
+        return tuple(result)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Any) -> Any:
+        *arrays, workspace = context.saved_tensors
+        given, result = arrays[:7], arrays[7:]
+        if torch.is_grad_enabled():  # to be differentiated again, which oneDNN's gradient cannot be
+            return _again(given, gradients, context.needs_input_grad)
+        units = given[2].shape[1]
+        static = (False, _LSTM, units, 1, True, True, False, [], False)
+        dense = [array.contiguous() for array in (*given, *result, *gradients)]
+        shares = _ATEN.mkldnn_rnn_layer_backward(*dense, *static, workspace)
+        return tuple(share if wanted else None for share, wanted in zip(shares, context.needs_input_grad, strict=True))
+
+
+def _again(given: Any, gradients: Any, needed: Any) -> Any:
+    """The gradients, by way of the composed op."""
+    sources = [array for array, wanted in zip(given, needed, strict=True) if wanted]
+    x, kernel, recurrent_kernel, bias, zeros, state, carry = given
+    arrays = (x, kernel.t(), recurrent_kernel.t(), state, carry, bias + zeros)
+    result = operator("lstm").body(*arrays, reverse=False, sequences=True)
+    found = iter(torch.autograd.grad(result, sources, gradients, create_graph=True, allow_unused=True))
+    return tuple(next(found) if wanted else None for wanted in needed)
+
+
+def _lstm(
+    x: Any, kernel: Any, recurrent_kernel: Any, state: Any, carry: Any, bias: Any, reverse: bool, sequences: bool
+) -> Any:
+    arrays = (x, kernel, recurrent_kernel, state, carry, bias)
+    if not torch.backends.mkldnn.is_available() or not _has_kernel(arrays, torch.float32):
+        return operator("lstm").body(*arrays, reverse=reverse, sequences=sequences)
+    zeros = x.new_zeros(kernel.shape[1])
+    weights = [kernel.t(), recurrent_kernel.t(), zeros if bias is None else bias, zeros]
+    x = _turned(x, reverse)
+    if torch.is_grad_enabled() and any(array is not None and array.requires_grad for array in arrays):
+        states, state, carry = _Followed.apply(x, *weights, state, carry)
+    else:
+        first = (state[None], carry[None])
+        states, (state,), (carry,) = torch.lstm(x, first, weights, True, 1, 0.0, False, False, False)
+    return (_turned(states, reverse) if sequences else state), state, carry
+
+
+# ---------------------------------------------------------------- GRU
+
+
+def _by_reset(columns: Any) -> Any:
+    """Columns `z, r, candidate` in PyTorch's order, `r, z, candidate`."""
+    z, r, candidate = columns.chunk(3, -1)
+    return torch.cat([r, z, candidate], -1)
+
+
+def _gru(x: Any, kernel: Any, recurrent_kernel: Any, state: Any, bias: Any, reverse: bool, sequences: bool) -> Any:
+    arrays = (x, kernel, recurrent_kernel, state, bias)
+    if not _has_kernel(arrays, torch.float32, torch.float64):
+        return operator("gru").body(*arrays, reverse=reverse, sequences=sequences)
+    followed = torch.is_grad_enabled() and any(array is not None and array.requires_grad for array in arrays)
+    weights = [_by_reset(kernel).t(), _by_reset(recurrent_kernel).t()]
+    weights += [] if bias is None else list(_by_reset(bias))
+    x = _turned(x, reverse)
+    states, last = torch.gru(x, state[None], weights, bias is not None, 1, 0.0, followed, False, False)
+    return (_turned(states, reverse) if sequences else last[0]), last[0]
+
+
+TABLE: dict[str, Callable[..., Any]] = {"lstm": _lstm, "gru": _gru}
