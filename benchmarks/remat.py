@@ -1,11 +1,11 @@
-"""What rematerialisation costs and saves: peak memory and time of a gradient, with and without.
+"""What rematerialisation costs and saves: peak memory and processor time of a gradient, with and without.
 
     python -m benchmarks.remat            on JAX and PyTorch, about a minute
     python -m benchmarks.remat jax
 
 The model is a stack of blocks as in a Transformer, without the attention: normalisation, a wide layer with GELU, a
-narrow one, a sum. Memory is what the gradient needs beside its arguments: on JAX what XLA lays out, on PyTorch the most that
-is allocated at once in a compiled step.
+narrow one, a sum. Memory is what the gradient needs beside its arguments: on JAX what XLA lays out, on PyTorch the most
+that is allocated at once in a compiled step.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import numpy as np
 
 __all__ = ["CASES", "main"]
 
-BLOCKS, WIDTH, ROWS = 8, 256, 2048
+BLOCKS, WIDTH, ROWS = 8, 256, 1024
 # label -> the mode of the scope around the blocks, and whether their own layers are made in it too
 CASES: dict[str, tuple[str | None, bool]] = {
     "without": (None, False),
@@ -90,7 +90,7 @@ _BYTES = {"jax": _bytes_on_jax, "torch": _bytes_on_torch}
 
 
 def measure(name: str, rounds: int = 5) -> dict[str, tuple[float, float]]:
-    """Memory in MB and seconds a gradient, by case, on one engine; the cases take turns."""
+    """Memory in MB and seconds of the processor a gradient takes, by case, on one engine; the cases take turns."""
     import cornu
 
     found: dict[str, tuple[float, float]] = {}
@@ -106,11 +106,11 @@ def measure(name: str, rounds: int = 5) -> dict[str, tuple[float, float]]:
             ready[case], times[case] = (run, values), []
         for _ in range(rounds):
             for case, (run, values) in ready.items():
-                begin = time.perf_counter()
+                begin = time.process_time()
                 (loss, _), gradients = run(list(values))
                 engine.wait(gradients[-1])
                 engine.wait(loss)
-                times[case].append(time.perf_counter() - begin)
+                times[case].append(time.process_time() - begin)
         for case in CASES:
             found[case] = memory[case] / 2**20, statistics.median(times[case])
     return found

@@ -8,5 +8,8 @@ KNOWN: dict[tuple[str, str], str] = {
     ("pytensor", "test_gradients_pass_casts"): _NO_BFLOAT16,
     ("pytensor", "test_mixed_precision_and_masks"): _NO_BFLOAT16,
     ("pytensor", "test_dtypes[bfloat16]"): _NO_BFLOAT16,
-    ("pytensor", "test_half_widths_are_computed_in_float32[mixed_bfloat16-BatchNormalization-arguments4]"): _NO_BFLOAT16,
+    (
+        "pytensor",
+        "test_half_widths_are_computed_in_float32[mixed_bfloat16-BatchNormalization-arguments4]",
+    ): _NO_BFLOAT16,
 }

@@ -23,7 +23,9 @@ def network():
 
 def run(code, **environment):
     given = {key: value for key, value in os.environ.items() if key not in ("CORNU_ENGINE", "KERAS_BACKEND")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**given, **environment})
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**given, **environment}
+    )
     return done.stdout.strip()
 
 
@@ -101,6 +103,10 @@ def test_theano_says_what_it_is(capsys):
 
 
 def test_a_misspelt_engine():
-    for call in (lambda: network().predict(X, engine="tensorfow"), lambda: cornu.set_engine("tensorfow"), lambda: layers.Dense(1)(X, engine="tensorfow")):
+    for call in (
+        lambda: network().predict(X, engine="tensorfow"),
+        lambda: cornu.set_engine("tensorfow"),
+        lambda: layers.Dense(1)(X, engine="tensorfow"),
+    ):
         with pytest.raises(EngineError, match="did you mean 'tensorflow'"):
             call()

@@ -62,7 +62,9 @@ def test_what_a_jitted_function_assigns_is_refused():
 
 def test_a_function_of_jax_is_a_layer():
     def init(rng, inputs):
-        return {"w": jax.random.normal(rng, (inputs.shape[-1], 8)) * 0.5, "v": jnp.zeros((8, 2))}, {"calls": jnp.zeros(())}
+        return {"w": jax.random.normal(rng, (inputs.shape[-1], 8)) * 0.5, "v": jnp.zeros((8, 2))}, {
+            "calls": jnp.zeros(())
+        }
 
     def call(params, state, inputs, training):
         calls = state["calls"] + 1 if training else state["calls"]

@@ -87,7 +87,9 @@ def test_a_function_with_a_free_batch():
         return model(x, training=False)
 
     for rows in (1, 7, 32):
-        np.testing.assert_allclose(call(X[:rows]), model.predict(X[:rows], verbose=0, engine="numpy"), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            call(X[:rows]), model.predict(X[:rows], verbose=0, engine="numpy"), rtol=1e-5, atol=1e-6
+        )
     model.set_weights([w * 2 for w in model.get_weights()])  # the graph reads the weights as they are
     np.testing.assert_allclose(call(X), model.predict(X, verbose=0, engine="numpy"), rtol=1e-5, atol=1e-6)
 

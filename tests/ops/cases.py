@@ -797,6 +797,27 @@ for _shape, _axis in (((5, 3), -1), ((4, 2, 3), 2), ((2, 3, 2, 3), -1), ((2, 3, 
     flat("normalization_by_batch", _draw(*_shape, seed=87), _axis, _offset, _scale, epsilon=1e-2, ref=_by_batch)
     flat("normalization_by_batch", _draw(*_shape, seed=88), _axis, ref=_by_batch)
 
+# ---------------------------------------------------------------- updates
+
+
+def _adam(value: Any, gradient: Any, mean: Any, square: Any, alpha: Any, beta_1: Any, beta_2: Any, epsilon: Any) -> Any:
+    mean = beta_1 * mean + (1 - beta_1) * gradient
+    square = beta_2 * square + (1 - beta_2) * gradient**2
+    return value - alpha * mean / (np.sqrt(square) + epsilon), mean, square
+
+
+for _shape in ((3, 4), (5,), ()):
+    case(
+        "adam_update",
+        *(_draw(*_shape, seed=90 + i) for i in range(3)),
+        _draw(*_shape, low=0.5, high=2, seed=93),
+        np.array(0.01),
+        beta_1=0.9,
+        beta_2=0.99,
+        epsilon=1e-4,
+        ref=_adam,
+    )
+
 # Ops whose records are in files of their own: random numbers and loops.
 COVERED_ELSEWHERE = {
     "cornu.graph.masks": "tests/graph/test_masks.py",

@@ -91,7 +91,9 @@ def gan_losses(engine):
         return loss(wanted, both)
 
     def fool():
-        return loss(np.ones((8, 1), "float32"), discriminator(generator(RNG_DATA["noise"], training=True), training=True))
+        return loss(
+            np.ones((8, 1), "float32"), discriminator(generator(RNG_DATA["noise"], training=True), training=True)
+        )
 
     with cornu.engine(engine):
         for _ in range(3):
@@ -194,7 +196,9 @@ def test_a_model_takes_and_gives_an_engines_own_values(name):
     engine = registry.get(name)
     found = model(engine.from_host(X[:, 0]))
     assert engine.owns(type(found))
-    np.testing.assert_allclose(ops.convert_to_numpy(found), model.predict(X[:, 0], verbose=0, engine="numpy"), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(found), model.predict(X[:, 0], verbose=0, engine="numpy"), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", OTHERS)

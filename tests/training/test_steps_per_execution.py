@@ -43,7 +43,16 @@ def test_callbacks_are_told_at_the_ends_of_groups():
     )
     network(4).fit(X, Y, batch_size=32, verbose=0, callbacks=[note])
     # Nine whole batches and a ragged one: two groups of four, and two alone.
-    assert told == [("begin", 0), ("end", 3), ("begin", 4), ("end", 7), ("begin", 8), ("end", 8), ("begin", 9), ("end", 9)]
+    assert told == [
+        ("begin", 0),
+        ("end", 3),
+        ("begin", 4),
+        ("end", 7),
+        ("begin", 8),
+        ("end", 8),
+        ("begin", 9),
+        ("end", 9),
+    ]
     told.clear()
     network(4).fit(X, Y, batch_size=32, steps_per_epoch=6, verbose=0, callbacks=[note])
     assert told[-1] == ("end", 5)

@@ -86,6 +86,10 @@ class Taped(ArrayOperators):
         host = _c.convert_to_numpy(self.value)
         return host if dtype is None else host.astype(dtype)
 
+    def __tf_tensor__(self, dtype: Any = None, name: str | None = None) -> Any:
+        # TensorFlow would take the elements by `__array__` and lose the history; so it asks `__rmul__` and such.
+        raise TypeError("a function of TensorFlow got a value whose history Cornu's tape keeps: use cornu.ops")
+
     def __repr__(self) -> str:
         return f"Taped({self.value!r})"
 

@@ -178,5 +178,3 @@ def _products(a: int, b: int, first: dict[str, Any], second: dict[str, Any]) -> 
             k, rest = divmod(a, first[one] * first[other])
             if k and not rest and b == k * second[one] * second[other]:
                 yield Dim(one) * Dim(other) * k
-
-

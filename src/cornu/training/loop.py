@@ -102,9 +102,11 @@ class Runner:
         if self._window is None and self.guarded:
             self._window = Window(self.state, self._most)
         compiled = self.model._compiled_train if count == 1 else self.model._compiled_several
-        self.state.values, logs, self.alive = self._run(
-            compiled, lambda step: step(self.state.values, np.int32(number), self.alive, batch)
-        )
+        state = self.state
+        with state.lock:
+            state.values, logs, self.alive = self._run(
+                compiled, lambda step: step(state.values, np.int32(number), self.alive, batch)
+            )
         return logs
 
     # ------------------------------------------------ the way back
@@ -157,8 +159,9 @@ class Runner:
         if not bool(convert_to_numpy(self.alive)):
             return False
         model, index, values = self.model, self.state.index, self.state.values
-        kept = () if model.optimizer is None else model.optimizer.variables
-        watched = [v for v in (*model.trainable_variables, *kept) if v.dtype in dtypes.FLOATS and id(v) in index]
+        own = type(model.optimizer).__module__.startswith("cornu.")
+        slots = [v for v in model.optimizer.variables if v.shape] if own else []
+        watched = [v for v in (*model.trainable_variables, *slots) if v.dtype in dtypes.FLOATS and id(v) in index]
         return bool(self.engine.all_finite([values[index[id(v)]] for v in watched]))
 
     # ------------------------------------------------ steps of all kinds

@@ -32,6 +32,7 @@ class State:
         on_read: called before somebody else reads what steps have made.
         on_write: called with the place and the value that somebody else writes.
         idle: whether no step runs over it.
+        lock: held while a step replaces the values.
     """
 
     def __init__(self, variables: list[Variable], engine: Any, reused: bool = False) -> None:
@@ -44,6 +45,8 @@ class State:
         self.on_read: Callable[[], None] | None = None
         self.on_write: Callable[[int, Any], None] | None = None
         self.idle = False
+        self.lock = threading.RLock()
+        self._thread = threading.get_ident()
         self._given = variables
         self._before: list[Any] = []
 
@@ -81,10 +84,12 @@ class State:
         """The variable's current value, as a host copy."""
         if self.leave():
             return variable.stored()
-        # Numbers may be looked at between steps: counters, rates, sums of metrics.
-        if variable.shape and self.on_read is not None and variable.dtype in dtypes.FLOATS:
+        # Numbers may be looked at between steps: counters, rates, sums of metrics. Other threads look when they will.
+        looks = variable.shape and variable.dtype in dtypes.FLOATS and self._thread == threading.get_ident()
+        if looks and self.on_read is not None:
             self.on_read()
-        return np.array(self.engine.to_host(self.values[self.index[id(variable)]]))
+        with self.lock:
+            return np.array(self.engine.to_host(self.values[self.index[id(variable)]]))
 
     def write(self, variable: Variable, value: Any) -> None:
         """Replace the variable's value (a host array must be nobody else's)."""
@@ -118,6 +123,7 @@ class State:
         """Use an idle state again; `False` if somebody else uses it, or it has given its values back."""
         with _lock:
             found, self.idle = self.idle, False
+            self._thread = threading.get_ident()
         return found
 
     def leave(self) -> bool:

@@ -29,7 +29,7 @@ class _Step(NamedTuple):
 
     number: int
     batch: Any
-    count: int
+    together: int
 
 
 class _Write(NamedTuple):
@@ -91,10 +91,10 @@ class Window:
         for entry in self._done:
             if isinstance(entry, _Write):
                 state.put(entry.place, entry.value.copy())
-            elif entry.count == 1:
+            elif entry.together == 1:
                 yield entry.number, entry.batch
             else:
-                for i in range(entry.count):
+                for i in range(entry.together):
                     yield entry.number + i, part(entry.batch, i)
 
 

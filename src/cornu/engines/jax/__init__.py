@@ -17,6 +17,7 @@ from cornu.engines.contract import Engine
 from cornu.engines.jax import stored
 from cornu.engines.jax.measured import measuring
 from cornu.engines.jax.table import TABLE
+from cornu.engines.memory import keep_freed
 from cornu.ops._declare import Op, dtype_of, host_array, interpreter_of
 
 __all__ = ["ENGINE"]
@@ -87,6 +88,7 @@ class JaxEngine(Engine):
     def __init__(self) -> None:
         # Becomes true with the first 64-bit value; until then compiled calls do not look for one.
         self.met_wide = False
+        self.keeps_memory = keep_freed()
         self._own_types: dict[type, bool] = {}
 
     def owns(self, kind: type) -> bool:
@@ -235,6 +237,10 @@ class JaxEngine(Engine):
     def wait(self, value: Any) -> None:
         """Return once the value is computed."""
         jax.block_until_ready(value)
+
+    def details(self) -> dict[str, str]:
+        """Whether the process keeps freed memory."""
+        return {"freed memory": "kept" if self.keeps_memory else "given back"}
 
     def devices(self) -> list[str]:
         """JAX's devices."""

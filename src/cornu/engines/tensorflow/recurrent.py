@@ -22,12 +22,14 @@ def _at_once(x: Any) -> bool:
     return bool(tf.executing_eagerly() or (rows is not None and rows <= _FEW_ROWS))
 
 
-def _lstm(x: Any, *arrays: Any, **static: Any) -> Any:
-    return lstm_by_steps(x, *arrays, **static, at_once=_at_once(x))
+def _lstm(
+    x: Any, kernel: Any, recurrent_kernel: Any, state: Any, carry: Any, bias: Any, reverse: bool, sequences: bool
+) -> Any:
+    return lstm_by_steps(x, kernel, recurrent_kernel, state, carry, bias, reverse, sequences, _at_once(x))
 
 
-def _gru(x: Any, *arrays: Any, **static: Any) -> Any:
-    return gru_by_steps(x, *arrays, **static, at_once=_at_once(x))
+def _gru(x: Any, kernel: Any, recurrent_kernel: Any, state: Any, bias: Any, reverse: bool, sequences: bool) -> Any:
+    return gru_by_steps(x, kernel, recurrent_kernel, state, bias, reverse, sequences, _at_once(x))
 
 
 TABLE: dict[str, Callable[..., Any]] = {"lstm": _lstm, "gru": _gru}

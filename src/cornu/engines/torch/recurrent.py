@@ -35,6 +35,10 @@ def _turned(x: Any, reverse: bool) -> Any:
 # ---------------------------------------------------------------- LSTM
 
 
+# As operators of the house, which compilers leave alone: oneDNN's takes no notice of gaps in memory, and leaves out
+# what its gradient needs where gradients are off, as in a trace.
+
+
 @torch.library.custom_op("cornu::lstm_layer", mutates_args=())
 def _layer(
     x: torch.Tensor,
@@ -44,19 +48,40 @@ def _layer(
     zeros: torch.Tensor,
     state: torch.Tensor,
     carry: torch.Tensor,
+    followed: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """oneDNN's LSTM with what its gradient needs, which it leaves out where gradients are off (as in a trace)."""
+    """The states of all steps, the last state and carry, and what the gradient needs if the layer is `followed`."""
     given = [array.detach().contiguous() for array in (x, kernel, recurrent_kernel, bias, zeros, state, carry)]
-    units = recurrent_kernel.shape[1]
-    with torch.enable_grad():
-        found = _ATEN.mkldnn_rnn_layer(*given, False, [], _LSTM, units, 1, True, False, False, True)
-    return tuple(array.detach() for array in found)  # type: ignore[return-value]
+    with torch.set_grad_enabled(followed):
+        found = _ATEN.mkldnn_rnn_layer(*given, False, [], _LSTM, state.shape[1], 1, True, False, False, followed)
+    states, last, carry = (array.detach() for array in found[:3])
+    return states, last, carry, found[3].detach() if followed else _nothing(x)
+
+
+def _nothing(x: Any) -> Any:
+    return torch.empty((0,), dtype=torch.uint8, device=x.device)
 
 
 @_layer.register_fake
-def _(x: Any, kernel: Any, recurrent_kernel: Any, bias: Any, zeros: Any, state: Any, carry: Any) -> Any:
-    states = x.new_empty((*x.shape[:2], recurrent_kernel.shape[1]))
-    return states, torch.empty_like(state), torch.empty_like(carry), x.new_empty((0,), dtype=torch.uint8)
+def _(x: Any, kernel: Any, recurrent_kernel: Any, bias: Any, zeros: Any, state: Any, carry: Any, followed: Any) -> Any:
+    states = x.new_empty((*x.shape[:2], state.shape[1]))
+    return states, states.new_empty(state.shape), states.new_empty(carry.shape), _nothing(x)
+
+
+@torch.library.custom_op("cornu::lstm_layer_gradient", mutates_args=())
+def _layer_gradient(
+    given: list[torch.Tensor], result: list[torch.Tensor], gradients: list[torch.Tensor], workspace: torch.Tensor
+) -> list[torch.Tensor]:
+    """The gradients of all that is given."""
+    dense = [array.detach().contiguous() for array in (*given, *result, *gradients)]
+    static: Any = (False, _LSTM, given[-1].shape[1], 1, True, True, False, [], False)
+    x, kernel, recurrent_kernel, bias, _, *states = _ATEN.mkldnn_rnn_layer_backward(*dense, *static, workspace)
+    return [x, kernel, recurrent_kernel, bias, bias.clone(), *states]
+
+
+@_layer_gradient.register_fake
+def _(given: Any, result: Any, gradients: Any, workspace: Any) -> Any:
+    return [array.new_empty(array.shape) for array in given]
 
 
 class _Followed(torch.autograd.Function):
@@ -64,7 +89,7 @@ class _Followed(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, *given: Any) -> Any:
-        *result, workspace = _layer(*given)
+        *result, workspace = _layer(*given, True)
         context.save_for_backward(*given, *result, workspace)
         return tuple(result)
 
@@ -74,10 +99,7 @@ class _Followed(torch.autograd.Function):
         given, result = arrays[:7], arrays[7:]
         if torch.is_grad_enabled():  # to be differentiated again, which oneDNN's gradient cannot be
             return _again(given, gradients, context.needs_input_grad)
-        units = given[2].shape[1]
-        static = (False, _LSTM, units, 1, True, True, False, [], False)
-        dense = [array.contiguous() for array in (*given, *result, *gradients)]
-        shares = _ATEN.mkldnn_rnn_layer_backward(*dense, *static, workspace)
+        shares = _layer_gradient(given, result, list(gradients), workspace)
         return tuple(share if wanted else None for share, wanted in zip(shares, context.needs_input_grad, strict=True))
 
 
@@ -103,8 +125,7 @@ def _lstm(
     if torch.is_grad_enabled() and any(array is not None and array.requires_grad for array in arrays):
         states, state, carry = _Followed.apply(x, *weights, state, carry)
     else:
-        first = (state[None], carry[None])
-        states, (state,), (carry,) = torch.lstm(x, first, weights, True, 1, 0.0, False, False, False)
+        states, state, carry, _ = _layer(x, *weights, state, carry, False)
     return (_turned(states, reverse) if sequences else state), state, carry
 
 

@@ -108,8 +108,8 @@ def _join(traced: GraphModule, nodes: list[Node], place: dict[Node, int], inputs
     own: list[list[Node]] = []
     with graph.inserting_before(last):
         for node in nodes:
-            kept = [node.args[i] for i in (0, 2, 3)]
-            own.append([part if _is_free(part, node, place, inputs) else _copied(graph, part) for part in kept])  # type: ignore[arg-type]
+            kept: list[Any] = [node.args[i] for i in (0, 2, 3)]
+            own.append([part if _is_free(part, node, place, inputs) else _copied(graph, part) for part in kept])
         columns = [list(column) for column in zip(*own, strict=True)]
         gradients = [_contiguous(graph, node.args[1]) for node in nodes]  # type: ignore[arg-type]
         call = graph.call_function(_in_place, (columns[0], gradients, columns[1], columns[2], *last.args[4:]))
@@ -150,9 +150,7 @@ def _may_be_view(node: Node) -> bool:
 
 
 def _copied(graph: Any, part: Node) -> Node:
-    made: Node = graph.call_function(
-        torch.ops.aten.clone.default, (part,), {"memory_format": torch.contiguous_format}
-    )
+    made: Node = graph.call_function(torch.ops.aten.clone.default, (part,), {"memory_format": torch.contiguous_format})
     made.meta = dict(part.meta)
     return made
 

@@ -1,0 +1,33 @@
+"""How the C library gives memory: a process that computes the same step again and again should keep what it has freed.
+
+Arrays above some size (32 MB at most, by glibc's own rule) come from the system and go back to it, and each page is
+made anew when it is first touched. On a CPU that costs XLA a fifth to a third of a step of a Transformer or of a
+convolutional net (`benchmarks/notes.md`).
+"""
+
+import ctypes
+import os
+import sys
+
+__all__ = ["keep_freed"]
+
+# glibc's numbers for `mallopt`, and the size below which memory is kept. An arena of a thread's own could not keep more
+# than 64 MB.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+_KEPT = 1 << 30
+
+
+def keep_freed() -> bool:
+    """Let the process keep freed memory for what comes next, up to 1 GiB in one piece; whether that was done.
+
+    It is not done where the environment sets how memory is given (`GLIBC_TUNABLES`, `MALLOC_...`), where
+    `CORNU_KEEP_MEMORY=0` says so, and without glibc.
+    """
+    own = any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ)
+    if own or os.environ.get("CORNU_KEEP_MEMORY") == "0" or not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    return all(mallopt(*pair) for pair in ((_MMAP_THRESHOLD, _KEPT), (_TRIM_THRESHOLD, _KEPT), (_ARENA_MAX, 1)))
