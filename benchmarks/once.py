@@ -13,14 +13,17 @@ __all__ = ["TASKS", "resnet50", "run"]
 # task -> what the tables call it
 TASKS = {
     "import": "import",
-    "ready": "import, and a first op on the engine",
+    "ready": "import, and a first op on the engine: both",
     "dense100": "build 100 Dense layers",
     "resnet50": "build ResNet-50",
-    "weights": "... and draw its weights",
+    "weights": "build ResNet-50, and draw its weights: both",
     "save": "save it (.keras)",
     "load": "load it",
 }
+# task -> the one whose time is counted in: what a library puts off until later is no time saved
+_WITH = {"ready": "import", "weights": "resnet50"}
 _held: dict[str, Any] = {}
+_taken: dict[str, float] = {}
 
 
 def run(name: str, task: str) -> dict[str, Any]:
@@ -29,6 +32,9 @@ def run(name: str, task: str) -> dict[str, Any]:
     Args:
         name: the contender.
         task: a name from `TASKS`; those before it have been done in this process.
+
+    Returns:
+        `seconds`: how long it took, and what `_WITH` counts in.
     """
     library = name.partition("/")[0]
     begin = time.perf_counter()
@@ -52,7 +58,8 @@ def run(name: str, task: str) -> dict[str, Any]:
     seconds = time.perf_counter() - begin
     if task == "load":
         _held["folder"].cleanup()
-    return {"seconds": seconds}
+    _taken[task] = seconds + _taken.get(_WITH.get(task, ""), 0.0)
+    return {"seconds": _taken[task]}
 
 
 def dense(keras: Any, layers: int, width: int = 64) -> Any:

@@ -36,7 +36,7 @@ def test_they_agree():
     assert [row.engine for row in report.whole] == ["numpy", "jax"]
     names = [row.name for row in report.rows if row.layer == "first"]
     assert names == ["matmul", "add", "tanh"]
-    assert "scan" in [row.name for row in report.rows if row.layer == "lstm"]
+    assert "lstm" in [row.name for row in report.rows if row.layer == "lstm"]
     assert max(row.absolute for row in report.rows) < 1e-5
     assert "they agree" in str(report) and "net: jax against numpy" in str(report)
 
@@ -67,8 +67,10 @@ def test_the_reference_is_chosen(wrong):
 def test_an_engines_own_loop(wrong):
     """Step by step all is right; the engine's own loop is not."""
     wrong("jax", "scan", lambda found: (found[0], (found[1][0] * 1.01, *found[1][1:])))
-    report = cornu.inspect.compare(model_of(), ["numpy", "jax"], X)
-    assert (report.first.name, report.first.layer) == ("scan", "lstm")
+    x = Input((None, 4))
+    model = Model(x, layers.SimpleRNN(3, return_sequences=True, name="loop")(x))
+    report = cornu.inspect.compare(model, ["numpy", "jax"], X)
+    assert (report.first.name, report.first.layer) == ("scan", "loop")
 
 
 def test_a_gradient(wrong):

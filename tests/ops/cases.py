@@ -806,7 +806,7 @@ def _adam(value: Any, gradient: Any, mean: Any, square: Any, alpha: Any, beta_1:
     return value - alpha * mean / (np.sqrt(square) + epsilon), mean, square
 
 
-for _shape in ((3, 4), (5,), ()):
+for _shape in ((3, 4), (5,), (1,)):
     case(
         "adam_update",
         *(_draw(*_shape, seed=90 + i) for i in range(3)),

@@ -53,6 +53,8 @@ NEEDS_NUMBERS = {
     "convolution_kernel_gradient",
     "cross",
     "get_item",
+    "gru",
+    "lstm",
     "repeat",
     "unstack",
     "window_sum",

@@ -39,6 +39,13 @@ def _apart_from_autograd(engine):
     return torch.no_grad()
 
 
+@pytest.fixture(params=[name for name in ("numpy", "jax", "tensorflow", "torch") if name in cornu.engines.available()])
+def each_engine(request):
+    """NumPy, and the engines that write to the memory of their state each in its own way."""
+    with cornu.engine(request.param):
+        yield request.param
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_calls_of_one_batch_are_an_epoch(each_engine, optimizer):
     whole, single = network(optimizer), network(optimizer)

@@ -13,6 +13,7 @@ from cornu.ops import (
     numeric,
     recurrent,
     reduction,
+    updates,
 )
 from cornu.ops._declare import all_ops
 from cornu.ops.arithmetic import *

@@ -13,7 +13,7 @@ from cornu.training.columns import walk
 __all__ = ["MANY", "met"]
 
 # For more shapes than this a step should not be compiled.
-MANY = 8
+MANY = 16
 
 _lock = threading.Lock()
 # model -> what step -> the shapes it was traced for, each as {argument: shape}; `None` once it has been told.
