@@ -179,6 +179,35 @@ def test_what_a_callback_writes_is_written_again_on_the_way_back(each_engine):
     same(model, good, rtol=1e-5, atol=1e-7)
 
 
+def test_what_was_written_before_the_first_step_is_there_on_the_way_back(each_engine):
+    class Start(cornu.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.model.trainable_variables[0].assign(np.full((6, 8), 0.1, "float32"))
+
+    bad = X.copy()
+    bad[20] = np.nan
+    model, good = network("sgd"), network("sgd")
+    with pytest.raises(NonFiniteError, match="at step 2"):
+        model.fit(bad, Y, batch_size=8, shuffle=False, verbose=0, callbacks=[Start()])
+    good.fit(X[:16], Y[:16], batch_size=8, shuffle=False, verbose=0, callbacks=[Start()])
+    same(model, good, rtol=1e-5, atol=1e-7)
+
+
+def test_an_interrupted_fit_leaves_a_good_state(each_engine):
+    class Stop(cornu.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 5:
+                raise KeyboardInterrupt
+
+    bad = X.copy()
+    bad[34] = np.nan
+    model, good = network("sgd"), network("sgd")
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(bad, Y, batch_size=8, shuffle=False, verbose=0, callbacks=[Stop()])
+    good.fit(X[:32], Y[:32], batch_size=8, shuffle=False, verbose=0)
+    same(model, good, rtol=1e-5, atol=1e-7)
+
+
 def test_many_looks_apart(each_engine):
     """A bad step far behind the last look: the state is as it was before it."""
     x = np.tile(X, (8, 1))

@@ -9,6 +9,7 @@ import numpy as np
 
 from cornu.core import context, dtypes
 from cornu.core.variable import Variable
+from cornu.ops.creation import convert_to_numpy
 
 __all__ = ["State"]
 
@@ -28,7 +29,8 @@ class State:
 
     Attributes:
         values: a value for each variable; if their memory is reused, a place of the engine's that nobody else holds.
-        first: what each variable held when it was taken over, until somebody takes that (`take_first`).
+        first: what each variable held when it was taken over, or what was written to it since; `None` once somebody has
+            taken that (`take_first`).
         on_read: called before somebody else reads what steps have made.
         on_write: called with the place and the value that somebody else writes.
         idle: whether no step runs over it.
@@ -103,6 +105,8 @@ class State:
             if type(value) is not np.ndarray:
                 own = self.engine.own(value, variable.dtype)
                 value = self.engine.copy(own) if own is value and self.reused else own
+            if self.first is not None:
+                self.first[place] = np.array(convert_to_numpy(value))
             self.put(place, value)
 
     def put(self, place: int, value: Any) -> None:
@@ -116,8 +120,10 @@ class State:
             self.add(self._given)
             with context.use_engine(self.engine):
                 yield self
-        finally:
-            self.release()
+        except BaseException:
+            self.abandon()
+            raise
+        self.release()
 
     def resume(self) -> bool:
         """Use an idle state again; `False` if somebody else uses it, or it has given its values back."""
@@ -138,13 +144,18 @@ class State:
         """Give all values back to the variables, good as they are when steps are watched over.
 
         Raises:
-            NonFiniteError: if an idle state was not good; what is given back is then the last good state.
+            NonFiniteError: if the state was not good; what is given back is then the last good state.
         """
         try:
-            if self.idle and self.on_read is not None:
+            if self.on_read is not None:
                 self.on_read()
         finally:
             self._give_back()
+
+    def abandon(self) -> None:
+        """Give all values back because of an error, which is not to be hidden by what else may be wrong."""
+        with contextlib.suppress(Exception):
+            self.release()
 
     def _give_back(self) -> None:
         self.idle = False

@@ -413,7 +413,7 @@ class Trainer(Steps):
                     runner = Runner(self, engine, state)
                 yield runner
         except BaseException:
-            state.release()
+            state.abandon()
             raise
         if (training or state.reused) and all(variable.home is None for variable in state.variables):
             self._cache["resident"] = version, runner
