@@ -1,7 +1,9 @@
 """State that stays in an engine between steps: nobody sees it half done, nobody's data is written to."""
 
 import contextlib
+import copy
 import itertools
+import pickle
 import threading
 
 import numpy as np
@@ -219,6 +221,22 @@ def test_many_looks_apart(each_engine):
     good.fit(x[: 8 * 61], y[: 8 * 61], batch_size=8, shuffle=False, verbose=0)
     same(model, good, rtol=1e-5, atol=1e-6)
     assert int(model.optimizer.iterations.numpy()) == 61
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_goes_on_by_itself(again):
+    model = network()
+    model.fit(X, Y, batch_size=16, verbose=0)
+    model.train_on_batch(X[:16], Y[:16])
+    other = again(model)
+    same(model, other, rtol=0, atol=0)
+    model.train_on_batch(X[:16], Y[:16])
+    before = model.get_weights()
+    other.train_on_batch(X[:16], Y[:16])
+    same(model, other, rtol=1e-6, atol=1e-7)
+    other.train_on_batch(X[16:32], Y[16:32])
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_slots_that_overflow_are_noticed():

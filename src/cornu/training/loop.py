@@ -18,7 +18,7 @@ from cornu.training.state import State
 from cornu.training.step import Late
 from cornu.training.window import FIRST, SMALL, Window
 
-__all__ = ["Logs", "Runner", "fed", "scalar"]
+__all__ = ["Logs", "Resident", "Runner", "fed", "scalar"]
 
 # How often a step may meet variables it was not given.
 _TRIES = 5
@@ -229,6 +229,30 @@ class Runner:
         read = Logs(logs).read()
         callbacks.on_test_end(read)
         return read
+
+
+class Resident:
+    """Steps whose state stays where it is between calls.
+
+    Attributes:
+        version: what they hang on.
+        runner: the steps.
+    """
+
+    def __init__(self, version: Any = None, runner: Runner | None = None) -> None:
+        self.version = version
+        self.runner = runner
+
+    def resumed(self, version: Any, variables: list[Any]) -> Runner | None:
+        """The steps, if they are as they would be made now and nobody else uses them."""
+        runner = self.runner
+        if runner is None:
+            return None
+        same = self.version == version and [*map(id, variables)] == [*map(id, runner.state.variables)]
+        if same and runner.state.resume():
+            return runner
+        runner.state.leave()
+        return None
 
 
 def fed(engine: Any, batch: Any) -> Any:

@@ -25,7 +25,14 @@ from cornu.training import every_op, watched
 from cornu.training.objective import Objective
 from cornu.training.step import forward_step, note_loss, several, train_step
 
-__all__ = ["Steps", "unpack"]
+__all__ = ["StepCache", "Steps", "unpack"]
+
+
+class StepCache(dict[Any, Any]):
+    """What a model has compiled and found out; a copy of the model begins without."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StepCache, ()
 
 
 class Steps(Layer):
@@ -56,7 +63,7 @@ class Steps(Layer):
         own.setdefault("_compile_arguments", None)
         own.setdefault("_compile_engine", None)
         own.setdefault("_guard", True)
-        own.setdefault("_cache", {})
+        own.setdefault("_cache", StepCache())
         own.setdefault("_step_number", 0)
 
     # ------------------------------------------------ metrics

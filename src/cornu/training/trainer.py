@@ -16,8 +16,8 @@ from cornu.training import auto, every_op
 from cornu.training.data import DEFAULT_BATCH_SIZE, Source, as_source
 from cornu.training.forward import Forward, joined
 from cornu.training.groups import limited
-from cornu.training.loop import Logs, Runner, scalar
-from cornu.training.model_steps import Steps, unpack
+from cornu.training.loop import Logs, Resident, Runner, scalar
+from cornu.training.model_steps import StepCache, Steps, unpack
 from cornu.training.objective import Objective
 from cornu.training.state import State
 
@@ -28,6 +28,7 @@ __all__ = ["Trainer"]
 _STEPS_ALONE, _FEWEST, _TOGETHER = 1000, 16, 64
 # Elements of a batch, times weights, that make a step which takes less time than handing it over.
 _SHORT = 1 << 22
+_NONE = Resident()
 
 
 class Trainer(Steps):
@@ -95,7 +96,7 @@ class Trainer(Steps):
             "steps_per_execution": steps_per_execution,
             "jit_compile": jit_compile,
         }
-        own["_cache"] = {}
+        own["_cache"] = StepCache()
 
     @property
     def compiled(self) -> bool:
@@ -397,15 +398,8 @@ class Trainer(Steps):
         """Steps over a state that stays where it is after training, until somebody else reads or writes a variable."""
         variables = self._all_variables()
         version = (engine.name, self.run_eagerly, self._guard, every_op.mode())
-        known, runner = self._cache.get("resident", (None, None))
-        steady = runner is not None and known == version and [*map(id, variables)] == [*map(id, runner.state.variables)]
-        if steady and runner.state.resume():
-            state = runner.state
-        else:
-            if runner is not None:
-                runner.state.leave()
-            state = State(variables, engine, reused=training and not self.run_eagerly)
-            runner = None
+        runner = self._cache.get("resident", _NONE).resumed(version, variables)
+        state = State(variables, engine, reused=training and not self.run_eagerly) if runner is None else runner.state
         try:
             with context.use_engine(engine):
                 if runner is None:
@@ -416,7 +410,7 @@ class Trainer(Steps):
             state.abandon()
             raise
         if (training or state.reused) and all(variable.home is None for variable in state.variables):
-            self._cache["resident"] = version, runner
+            self._cache["resident"] = Resident(version, runner)
             state.idle = True
         else:
             state.release()
