@@ -1,7 +1,7 @@
 """How the C library gives memory: a process that computes the same step again and again should keep what it has freed.
 
 Arrays above some size (32 MB at most, by glibc's own rule) come from the system and go back to it, and each page is
-made anew when it is first touched. On a CPU that costs XLA a fifth to a third of a step of a Transformer or of a
+made anew when it is first touched. On a CPU that costs XLA a fifth of a step of a Transformer or of a
 convolutional net (`benchmarks/notes.md`).
 """
 
@@ -11,8 +11,8 @@ import sys
 
 __all__ = ["keep_freed"]
 
-# glibc's numbers for `mallopt`, and the size below which memory is kept. An arena of a thread's own could not keep more
-# than 64 MB.
+# glibc's numbers for `mallopt`, and the size below which memory is kept. Arenas of threads keep 64 MB at most, so there
+# should be few; with one alone XLA's compiler, which has many threads, takes a quarter longer.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 _KEPT = 1 << 30
 
@@ -30,4 +30,5 @@ def keep_freed() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    return all(mallopt(*pair) for pair in ((_MMAP_THRESHOLD, _KEPT), (_TRIM_THRESHOLD, _KEPT), (_ARENA_MAX, 1)))
+    arenas = max(2, os.cpu_count() or 2)
+    return all(mallopt(*pair) for pair in ((_MMAP_THRESHOLD, _KEPT), (_TRIM_THRESHOLD, _KEPT), (_ARENA_MAX, arenas)))
