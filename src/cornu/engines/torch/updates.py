@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from cornu.engines.torch.arrays import in_trace
 from cornu.engines.torch.pieces import is_written_out
 from cornu.ops.updates import adam_update as _op
 
@@ -66,7 +67,9 @@ def _adam_update(
     followed = torch.is_grad_enabled() and any(part.requires_grad for part in (*parts, alpha))
     if is_written_out() or followed or not alike or alpha.ndim or not value.numel():
         return _op.body(*parts, alpha, beta_1, beta_2, epsilon)
-    return _operator(*parts, alpha, float(beta_1), float(beta_2), float(epsilon))
+    # The first call of an operator of our own imports `torch._dynamo`, which takes a second.
+    run = _operator if in_trace() else _updated
+    return run(*parts, alpha, float(beta_1), float(beta_2), float(epsilon))
 
 
 TABLE: dict[str, Callable[..., Any]] = {"adam_update": _adam_update}
