@@ -92,6 +92,8 @@ class Runner:
             shared: whether others may write to the batch later.
         """
         self.model._check_values(batch if count == 1 else merged(batch))
+        if self.guarded and self._window is None:
+            self._window = Window(self.state, self._most)
         logs = self._train(number, batch, count)
         if self.guarded:
             self._note(number, tree.map_structure(_own, batch) if shared else batch, count)
@@ -99,8 +101,6 @@ class Runner:
 
     def _train(self, number: int, batch: Any, count: int) -> Any:
         batch = fed(self.engine, batch)
-        if self._window is None and self.guarded:
-            self._window = Window(self.state, self._most)
         compiled = self.model._compiled_train if count == 1 else self.model._compiled_several
         state = self.state
         with state.lock:
@@ -143,7 +143,6 @@ class Runner:
         for number, batch in window.again():
             before = self.state.copies()
             self._train(number, batch, 1)
-            self._window = None
             if not self._is_good():
                 self.state.values[:] = [self.state.own(value) for value in before]
                 self.alive = self.engine.from_host(np.array(True))
