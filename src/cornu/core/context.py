@@ -31,6 +31,8 @@ tape: ContextVar[Any] = ContextVar("cornu_tape", default=None)
 flag: ContextVar[Any] = ContextVar("cornu_flag", default=None)
 # Told of every primitive a tape goes back through: (op, result, the result's gradient, an argument's gradient).
 way_back: ContextVar[Callable[[Any, Any, Any, Any], None] | None] = ContextVar("cornu_way_back", default=None)
+# Told when the elements of an engine's value are looked at on the host.
+on_look: ContextVar[Callable[[], None] | None] = ContextVar("cornu_on_look", default=None)
 # Told of every trainable variable that is read while bound to a value (for an engine's own autodiff).
 on_read: ContextVar[Callable[[Any], None] | None] = ContextVar("cornu_on_read", default=None)
 # Which step of training is computed (an int32 scalar, which may be traced); `None` outside of one.

@@ -210,6 +210,10 @@ class Engine(Interpreter):
             watcher(op, arrays, static, result)
         return result
 
+    def fitted(self, function: Callable[..., Any], dtypes: list[str]) -> Callable[..., Any]:
+        """A function of the table as it is for arguments of these dtypes, without asking for them again."""
+        return function
+
     def own(self, value: Any, dtype: str | None = None) -> Any:
         """Anything an op takes as this engine's value, cast if a dtype is given."""
         if isinstance(value, Variable):

@@ -5,6 +5,7 @@ subclass with `call`. A subclass may also be made from a graph: `MyModel(inputs,
 `super().__init__(inputs, outputs)`.
 """
 
+import functools
 import warnings
 from typing import Any
 
@@ -22,10 +23,14 @@ from cornu.layers._weights import internal
 from cornu.layers.base import Layer
 from cornu.layers.input_layer import InputLayer
 from cornu.models.graph_config import functional_config, functional_from_config
+from cornu.models.replays import MISSING, Replays
 from cornu.models.summary import print_summary
 from cornu.training.trainer import Trainer
 
 __all__ = ["Functional", "Model"]
+
+
+_TRAINING = {"training"}
 
 
 class Model(Trainer):
@@ -103,6 +108,18 @@ class Model(Trainer):
         return self._function(inputs, self._keep, mask)
 
     _keep = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model, or record it if an argument is symbolic (arguments as for a layer)."""
+        if self._function is not None and len(args) == 1 and (not kwargs or kwargs.keys() == _TRAINING):
+            replays = self._cache.get("replays")
+            if replays is None or not replays.serves(self):
+                replays = self._cache["replays"] = Replays(self)
+            call = functools.partial(super().__call__, **kwargs)
+            found = replays.call(self, args[0], kwargs.get("training"), call)
+            if found is not MISSING:
+                return found
+        return super().__call__(*args, **kwargs)
 
     def _convert(self, argument: Any) -> Any:
         # A graph's inputs have dtypes of their own; the graph's layers cast.

@@ -139,7 +139,7 @@ class Op:
         """The result for arguments that are sorted already."""
         found: Any = None
         for value in arrays.values():
-            found = _outermost(value, found)
+            found = outermost(value, found)
         for value in static.values():
             if type(value) is Dim or (type(value) is tuple and any(type(size) is Dim for size in value)):
                 found = _outermost_of(found, _dim_interpreter())
@@ -204,15 +204,15 @@ def interpreter_of(value: Any) -> Any:
 _of_value[0] = interpreter_of
 
 
-def _outermost(value: Any, found: Any) -> Any:
+def outermost(value: Any, found: Any) -> Any:
     kind = type(value)
     if kind is list or kind is tuple:
         for item in value:
-            found = _outermost(item, found)
+            found = outermost(item, found)
         return found
     if kind is dict:
         for item in value.values():
-            found = _outermost(item, found)
+            found = outermost(item, found)
         return found
     mine = interpreter_of(value)
     if mine is None or mine is found:
@@ -238,7 +238,7 @@ def owner_of(values: Any) -> Any:
     Raises:
         EngineError: if they belong to two engines.
     """
-    found = _outermost(values, None)
+    found = outermost(values, None)
     return found if found is not None and found.rank == ENGINE_RANK else None
 
 

@@ -247,7 +247,12 @@ def convert_to_numpy(x: Any) -> np.ndarray:
     if isinstance(x, Variable):
         return x.numpy()
     owner = interpreter_of(x)
-    return host_array(x) if owner is None else owner.to_host(x)
+    if owner is None:
+        return host_array(x)
+    told = context.on_look.get()
+    if told is not None:
+        told()
+    return owner.to_host(x)
 
 
 def is_tensor(x: Any) -> bool:

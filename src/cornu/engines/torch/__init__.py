@@ -13,7 +13,7 @@ from cornu.core import context
 from cornu.core.spec import Spec
 from cornu.core.variable import Variable
 from cornu.engines.contract import Engine
-from cornu.engines.torch import gradients, inductor
+from cornu.engines.torch import gradients, inductor, quirks
 from cornu.engines.torch.arrays import (
     DTYPES,
     from_host,
@@ -61,6 +61,10 @@ class TorchEngine(Engine):
                 with outside_traces():
                     return super().apply(op, arrays, static)
         return super().apply(op, arrays, static)
+
+    def fitted(self, function: Callable[..., Any], dtypes: list[str]) -> Callable[..., Any]:
+        """The function itself; for floats what it comes down to."""
+        return quirks.for_floats(function) if set(dtypes) <= {"float32", "float64"} else function
 
     def plain(self, value: Any) -> Any:
         """The value itself; in a trace, the elements of one that is known."""

@@ -16,7 +16,18 @@ from typing import Any
 
 import torch
 
-__all__ = ["by_bits", "by_order", "cast", "digamma", "in_float32", "not_bool", "sign", "unsigned_division", "widened"]
+__all__ = [
+    "by_bits",
+    "by_order",
+    "cast",
+    "digamma",
+    "for_floats",
+    "in_float32",
+    "not_bool",
+    "sign",
+    "unsigned_division",
+    "widened",
+]
 
 # The signed dtype of the same width.
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
@@ -51,6 +62,19 @@ def _dtype_in(args: Any) -> torch.dtype | None:
     return None
 
 
+def _or(run: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    """The first function, which does the same as the second for float32 and float64."""
+    run.on_floats = function  # type: ignore[attr-defined]
+    return run
+
+
+def for_floats(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What a function of the table does for float32 and float64, without looking for dtypes that want another way."""
+    while hasattr(function, "on_floats"):
+        function = function.on_floats
+    return function
+
+
 def by_bits(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function that gives the same bits for unsigned numbers as for signed ones (moves elements, adds)."""
 
@@ -60,7 +84,7 @@ def by_bits(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **static)
         return function(*(_signed(value) for value in args), **static).view(dtype)
 
-    return run
+    return _or(run, function)
 
 
 def by_order(function: Callable[..., Any], elements: bool = True) -> Callable[..., Any]:
@@ -80,7 +104,7 @@ def by_order(function: Callable[..., Any], elements: bool = True) -> Callable[..
             return (back(result[0], _SIGNED[dtype], dtype), *result[1:])
         return back(result, _SIGNED[dtype], dtype)
 
-    return run
+    return _or(run, function)
 
 
 def widened(function: Callable[..., Any], booleans: bool = False) -> Callable[..., Any]:
@@ -95,7 +119,7 @@ def widened(function: Callable[..., Any], booleans: bool = False) -> Callable[..
             dtype, wide = torch.bool, torch.uint8
         return function(*(v.to(wide) if isinstance(v, torch.Tensor) else v for v in args), **static).to(dtype)
 
-    return run
+    return _or(run, function)
 
 
 def not_bool(function: Callable[..., Any], result: Callable[..., Any] | None = None) -> Callable[..., Any]:
@@ -106,7 +130,7 @@ def not_bool(function: Callable[..., Any], result: Callable[..., Any] | None = N
             return x if result is None else result(x)
         return function(x)
 
-    return run
+    return _or(run, function)
 
 
 def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -118,7 +142,7 @@ def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **static)
         return function(*(value.to(torch.float32) for value in args), **static).to(dtype)
 
-    return run
+    return _or(run, function)
 
 
 def _unsigned_quotient(x: Any, y: Any) -> tuple[Any, Any]:
