@@ -72,6 +72,39 @@ def test_looking_between_calls_changes_nothing(each_engine):
     assert int(looked.optimizer.iterations.numpy()) == 4
 
 
+def test_fit_goes_on_with_the_state_that_it_left(each_engine):
+    going, looked = network(), network()
+    for epoch in range(3):
+        for model in (going, looked):
+            model.fit(X, Y, batch_size=16, verbose=0, seed=epoch)
+        before = looked.get_weights()
+        if epoch == 0:
+            runner = going._cache["resident"].runner
+            state = list(runner.state.variables)
+        assert going._cache["resident"].runner is runner and runner.state.variables == state != []
+    assert runner.state.idle
+    looked.set_weights(before)
+    for model in (going, looked):
+        model.fit(X, Y, batch_size=16, verbose=0, seed=3)
+        model.train_on_batch(X[:16], Y[:16])
+        model.fit(X, Y, batch_size=16, verbose=0, seed=4)
+    same(going, looked, rtol=1e-5, atol=1e-7)
+    assert not runner.state.variables, "whoever reads has the values back"
+    assert int(going.optimizer.iterations.numpy()) == 21
+
+
+def test_a_bad_fit_after_a_good_one_keeps_the_good_weights(each_engine):
+    model, other = network(), network()
+    bad = X.copy()
+    bad[20] = np.inf
+    for each in (model, other):
+        each.fit(X, Y, batch_size=16, shuffle=False, verbose=0)
+    other.fit(X[:16], Y[:16], batch_size=16, shuffle=False, verbose=0)
+    with pytest.raises(NonFiniteError):
+        model.fit(bad, Y, batch_size=16, shuffle=False, verbose=0)
+    same(model, other, rtol=1e-5, atol=1e-7)
+
+
 def test_values_that_were_given_out_stay_as_they_were(each_engine):
     model = network()
     model.train_on_batch(X[:16], Y[:16])

@@ -55,7 +55,8 @@ def to_host(value: Any, name: str, what: str) -> Any:
     Raises:
         DataError: for text, objects, ragged rows, symbolic or masked arrays, and what is no array.
     """
-    if isinstance(value, np.ma.MaskedArray):
+    # A plain array is not asked further: the question alone would make NumPy import its masked arrays.
+    if isinstance(value, np.ndarray) and type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray):
         raise DataError(
             f"{what} got a masked array as {name}",
             "plain arrays",

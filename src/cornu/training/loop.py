@@ -63,17 +63,19 @@ class Runner:
         model: the model.
         engine: the engine in force.
         state: the variables' values.
-        quiet: whether training that leaves the finite numbers just stops.
         guarded: whether to watch over training at all.
+
+    Attributes:
+        quiet: whether training that leaves the finite numbers just stops.
     """
 
-    def __init__(self, model: Any, engine: Any, state: State, quiet: bool = False, guarded: bool = True) -> None:
+    def __init__(self, model: Any, engine: Any, state: State, guarded: bool = True) -> None:
         self.model = model
         self.engine = engine
         self.state = state
         # Whoever watches every op wants to be told at once, and where.
         self.prompt = every_op.is_on() or model.run_eagerly
-        self.quiet = quiet and not every_op.is_on()
+        self.quiet = False
         self.guarded = guarded and (model._guard or every_op.is_on())
         self.alive: Any = engine.from_host(np.array(True))
         self._most = 1 if self.prompt else FIRST

@@ -197,7 +197,6 @@ class Trainer(Steps):
         chosen = self._prepare(engine, batch)
         chosen = auto.settle(self, engine, chosen, "train", batch, source, max(1, epochs - initial_epoch))
         vars(self)["stop_training"] = False
-        state = State(self._all_variables(), chosen, reused=not self.run_eagerly)
         steps = steps_per_epoch or source.num_batches
         hooks = CallbackList(
             callbacks, model=self, add_history=True, add_progbar=verbose != 0,
@@ -205,8 +204,8 @@ class Trainer(Steps):
             epochs=epochs, steps=steps, validation_freq=None if validation is None else validation_freq,
         )  # fmt: skip
         quiet = any(isinstance(callback, TerminateOnNaN) for callback in hooks.callbacks)
-        with state.held():
-            runner = Runner(self, chosen, state, quiet)
+        with self._resident(chosen, training=True) as runner:
+            runner.quiet = quiet and not every_op.is_on()
             hooks.on_train_begin()
             logs: dict[str, Any] = {}
             for epoch in range(initial_epoch, epochs):
@@ -405,6 +404,7 @@ class Trainer(Steps):
                 if runner is None:
                     state.add(variables)
                     runner = Runner(self, engine, state)
+                runner.quiet = False
                 yield runner
         except BaseException:
             state.abandon()
