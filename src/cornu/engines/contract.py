@@ -255,6 +255,10 @@ class Engine(Interpreter):
         """The engine's value again, in memory of its own."""
         return self.from_host(np.array(self.to_host(value)))
 
+    def kept(self, values: list[Any]) -> list[Any]:
+        """Copies of the engine's values that are only kept, to be given to `from_any` one day."""
+        return [self.copy(value) for value in values]
+
     def place(self, value: Any) -> Any:
         """A place that holds the engine's value, for a compiled function with `donate` to read and write.
 

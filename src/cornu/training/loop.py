@@ -82,6 +82,7 @@ class Runner:
         self._window: Window | None = None
         self._names: list[str] | None = None
         self._found: dict[str, tuple[Any, Any]] = {}
+        self._places: tuple[Any, list[int]] | None = None
         state.on_read, state.on_write = self.settle, self._written
 
     def train(self, number: int, batch: Any, count: int = 1, shared: bool = False) -> dict[str, Any]:
@@ -159,11 +160,19 @@ class Runner:
         """Whether losses were, and weights and what the optimizer keeps of them are, finite."""
         if not bool(convert_to_numpy(self.alive)):
             return False
-        model, index, values = self.model, self.state.index, self.state.values
-        own = type(model.optimizer).__module__.startswith("cornu.")
-        slots = [v for v in model.optimizer.variables if v.shape] if own else []
-        watched = [v for v in (*model.trainable_variables, *slots) if v.dtype in dtypes.FLOATS and id(v) in index]
-        return bool(self.engine.all_finite([values[index[id(v)]] for v in watched]))
+        values = self.state.values
+        return bool(self.engine.all_finite([values[place] for place in self._watched()]))
+
+    def _watched(self) -> list[int]:
+        """The places of the weights that train and of what the optimizer keeps of them."""
+        model, index = self.model, self.state.index
+        version = (len(index), model._step_version(), id(model.optimizer))
+        if self._places is None or self._places[0] != version:
+            own = type(model.optimizer).__module__.startswith("cornu.")
+            slots = [v for v in model.optimizer.variables if v.shape] if own else []
+            found = [v for v in (*model.trainable_variables, *slots) if v.dtype in dtypes.FLOATS and id(v) in index]
+            self._places = (version, [index[id(v)] for v in found])
+        return self._places[1]
 
     # ------------------------------------------------ steps of all kinds
 

@@ -75,7 +75,7 @@ class State:
 
     def copies(self) -> list[Any]:
         """The values as they are now, which later steps leave alone."""
-        return [self.engine.copy(value) for value in self.values] if self.reused else list(self.values)
+        return self.engine.kept(self.values) if self.reused else list(self.values)
 
     def take_first(self) -> list[Any] | None:
         """What the variables held when they were taken over; given once, so that its memory can be freed."""

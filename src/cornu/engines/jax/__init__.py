@@ -15,6 +15,7 @@ from cornu.core.spec import Spec
 from cornu.core.variable import Variable
 from cornu.engines.contract import Engine
 from cornu.engines.jax import stored
+from cornu.engines.jax.compiling import options
 from cornu.engines.jax.measured import measuring
 from cornu.engines.jax.table import TABLE
 from cornu.engines.memory import keep_freed
@@ -150,7 +151,7 @@ class JaxEngine(Engine):
             with context.use_engine(self):
                 return _keep_order(function(*args))
 
-        compiled = jax.jit(traced, donate_argnums=(0,) if donate else ())
+        compiled = jax.jit(traced, donate_argnums=(0,) if donate else (), compiler_options=options())
 
         def run(*args: Any) -> Any:
             wide = self.met_wide and self._is_wide(args)
@@ -213,6 +214,10 @@ class JaxEngine(Engine):
         if value.nbytes <= _SMALL and value.dtype.name not in _WIDE and jax.default_backend() == "cpu":
             return jax.device_put(np.array(value))
         return jax.device_put(value, may_alias=False)
+
+    def kept(self, values: list[Any]) -> list[Any]:
+        """Copies on the host, where that is where the arrays are: many small ones are copied faster there."""
+        return [np.array(value) for value in values] if jax.default_backend() == "cpu" else super().kept(values)
 
     def feed(self, value: Any) -> Any:
         """Host arrays as they are: `jax.jit` takes them over faster than `jnp.asarray` does."""

@@ -22,6 +22,7 @@ import numpy as np
 from cornu.engines import cache
 from cornu.engines.installed import machine, threads
 from cornu.engines.jax.choice import WAYS, possible, usual
+from cornu.engines.jax.compiling import options
 
 __all__ = ["measuring", "way"]
 
@@ -62,6 +63,7 @@ def way(op: str, shapes: list[Any], dtype: str, static: dict[str, Any]) -> str:
         "jax": jax.__version__,
         "machine": machine(),
         "threads": threads(),
+        "options": options(),
     }
     key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
     with _lock:
@@ -108,7 +110,10 @@ def _times(op: str, shapes: list[Any], dtype: str, static: dict[str, Any], ways:
     with jax.enable_x64(dtype == "float64"), jax.default_device(jax.devices("cpu")[0]):
         arrays = [jax.numpy.asarray(random.standard_normal(shape), dtype) for shape in shapes]
         compiled = {
-            name: jax.jit(functools.partial(WAYS[op][name], **static)).lower(*arrays).compile() for name in ways
+            name: jax.jit(functools.partial(WAYS[op][name], **static), compiler_options=options())
+            .lower(*arrays)
+            .compile()
+            for name in ways
         }
         taken = {name: [_seconds(function, arrays)] for name, function in compiled.items()}
         least = min(times[0] for times in taken.values())

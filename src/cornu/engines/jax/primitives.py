@@ -18,6 +18,7 @@ from jax.interpreters import ad, batching, mlir
 
 from cornu.engines.jax import measured
 from cornu.engines.jax.choice import WAYS
+from cornu.engines.jax.compiling import options
 from cornu.engines.jax.convolution import result_space
 
 __all__ = ["TABLE"]
@@ -73,9 +74,12 @@ def _primitive(name: str, shape: Callable[..., Any]) -> Primitive:
     def compiled(static: tuple[tuple[str, Any], ...], *arrays: Any) -> Any:
         return primitive.bind(*arrays, **dict(static))
 
-    eager = jax.jit(compiled, static_argnums=0)
+    @functools.cache  # made with the first call, which is when JAX may look for devices
+    def eager() -> Callable[..., Any]:
+        return jax.jit(compiled, static_argnums=0, compiler_options=options())
+
     primitive.def_abstract_eval(abstract)
-    primitive.def_impl(lambda *arrays, **static: eager(tuple(static.items()), *arrays))
+    primitive.def_impl(lambda *arrays, **static: eager()(tuple(static.items()), *arrays))
     mlir.register_lowering(primitive, mlir.lower_fun(functools.partial(_by_xla, name), multiple_results=False))
     mlir.register_lowering(
         primitive, mlir.lower_fun(functools.partial(_on_cpu, name), multiple_results=False), platform="cpu"

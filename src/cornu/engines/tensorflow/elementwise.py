@@ -77,6 +77,9 @@ TABLE["cast_to"] = _cast
 
 # ---------------------------------------------------------------- two arrays
 
+# From how many elements in a row on it is worth while.
+_WIDE = 64
+
 
 def _or_logic(function: Callable[..., Any], logic: Callable[..., Any]) -> Callable[..., Any]:
     """Arithmetic, and what it is on booleans."""
@@ -141,8 +144,16 @@ def _shift(function: Callable[..., Any], empty: Callable[..., Any]) -> Callable[
     return run
 
 
+def _sum(x1: Any, x2: Any) -> Any:
+    """Rows and one row for all of them by the operator whose gradient adds up rows fastest."""
+    rows = x1.dtype == tf.float32 and x1.shape.rank in (2, 3) and x2.shape.rank == 1
+    if rows and x1.shape[-1] == x2.shape[0] and (x2.shape[0] or 0) >= _WIDE:
+        return tf.raw_ops.BiasAdd(value=x1, bias=x2)
+    return tf.add(x1, x2)
+
+
 TABLE |= {
-    "add": _or_logic(tf.add, tf.logical_or),
+    "add": _or_logic(_sum, tf.logical_or),
     "subtract": tf.subtract,
     "multiply": _or_logic(tf.multiply, tf.logical_and),
     "divide": tf.realdiv,
@@ -184,6 +195,11 @@ def _reduce(function: Callable[..., Any], logic: Any = None) -> Callable[..., An
     return run
 
 
+def _first_missing(missing: Any, found: Any, axis: int) -> Any:
+    first = tf.argmax(tf.cast(missing, tf.int8), axis, output_type=tf.int32)
+    return tf.where(tf.reduce_any(missing, axis), first, found)
+
+
 def _where_extreme(function: Callable[..., Any]) -> Callable[..., Any]:
     """`tf.argmax` passes over NaN; the first NaN is the answer."""
 
@@ -194,8 +210,7 @@ def _where_extreme(function: Callable[..., Any]) -> Callable[..., Any]:
         found = function(flat, along, output_type=tf.int32)
         if x.dtype.is_floating:
             missing = tf.math.is_nan(flat)
-            first = tf.argmax(tf.cast(missing, tf.int8), along, output_type=tf.int32)
-            found = tf.where(tf.reduce_any(missing, along), first, found)
+            found = tf.cond(tf.reduce_any(missing), lambda: _first_missing(missing, found, along), lambda: found)
         if not keepdims:
             return found
         return tf.reshape(found, [1] * rank) if axis is None else tf.expand_dims(found, axis)

@@ -188,6 +188,21 @@ def _scatter_nd(x: Any, indices: Any, updates: Any, mode: str) -> Any:
     return tf.ensure_shape(_reshape(tf.cast(found, x.dtype), sizes), x.shape)
 
 
+def _is_zeros(x: Any) -> bool:
+    """Whether a graph's tensor is known to hold zeros only, as the gradients of what is gathered begin with."""
+    if tf.executing_eagerly() or not hasattr(x, "op"):
+        return False
+    while x.op.type in ("BroadcastTo", "Fill", "Reshape"):
+        x = x.op.inputs[1 if x.op.type == "Fill" else 0]
+    known = tf.get_static_value(x) if x.shape.rank == 0 else None
+    return x.op.type == "ZerosLike" or (known is not None and not known)
+
+
+def _add(table: Any, flat: Any, rows: Any, count: Any) -> Any:
+    total = tf.math.unsorted_segment_sum(rows, flat, count)
+    return total if _is_zeros(table) else table + total
+
+
 def _set(table: Any, flat: Any, rows: Any, count: Any) -> Any:
     """For each place the last row that goes there."""
     order = tf.range(tf.shape(rows)[0])
@@ -210,7 +225,7 @@ def _extreme(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _SCATTER: dict[str, Callable[..., Any]] = {
-    "add": lambda table, flat, rows, count: table + tf.math.unsorted_segment_sum(rows, flat, count),
+    "add": _add,
     "mul": lambda table, flat, rows, count: table * tf.math.unsorted_segment_prod(rows, flat, count),
     "max": _extreme(tf.tensor_scatter_nd_max),
     "min": _extreme(tf.tensor_scatter_nd_min),

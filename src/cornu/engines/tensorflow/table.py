@@ -3,11 +3,22 @@
 from collections.abc import Callable
 from typing import Any
 
-from cornu.engines.tensorflow import bits, elementwise, indexing, loops, normalization, places, recurrent, windows
+from cornu.engines.tensorflow import (
+    activations,
+    bits,
+    elementwise,
+    indexing,
+    loops,
+    normalization,
+    places,
+    recurrent,
+    windows,
+)
 
 __all__ = ["TABLE"]
 
 TABLE: dict[str, Callable[..., Any]] = {
+    **activations.TABLE,
     **bits.TABLE,
     **elementwise.TABLE,
     **indexing.TABLE,

@@ -57,43 +57,44 @@ def _cropped(x: Any, padding: Any, shape: Any) -> Any:
 # ---------------------------------------------------------------- convolution
 
 
-def _plain(x: Any, kernel: Any, strides: Any) -> Any:
-    """Without padding, dilation and groups."""
-    function = tf.raw_ops.Conv3D if len(strides) == 3 else tf.raw_ops.Conv2D
-    return function(input=x, filter=kernel, strides=[1, *strides, 1], padding="VALID")
+def _plain(x: Any, kernel: Any, how: dict[str, Any]) -> Any:
+    """Without dilation and groups."""
+    function = tf.raw_ops.Conv3D if len(how["strides"]) == 5 else tf.raw_ops.Conv2D
+    return function(input=x, filter=kernel, **how)
 
 
-def _depthwise(x: Any, kernel: Any, strides: Any) -> Any:
+def _depthwise(x: Any, kernel: Any, how: dict[str, Any]) -> Any:
     """Each channel by itself, on two axes."""
     height, width, _, filters = kernel.shape
     channels = x.shape[-1]
     kernel = tf.reshape(kernel, (height, width, channels, filters // channels))
-    even = strides[0] == strides[1]
-    step = strides[0] if even else 1
-    result = tf.raw_ops.DepthwiseConv2dNative(input=x, filter=kernel, strides=[1, step, step, 1], padding="VALID")
-    return result if even else result[:, :: strides[0], :: strides[1]]
+    _, *strides, _ = how["strides"]
+    if strides[0] == strides[1]:
+        return tf.raw_ops.DepthwiseConv2dNative(input=x, filter=kernel, **how)
+    result = tf.raw_ops.DepthwiseConv2dNative(input=x, filter=kernel, strides=[1, 1, 1, 1], padding="VALID")
+    return result[:, :: strides[0], :: strides[1]]
 
 
-def _grouped(x: Any, kernel: Any, strides: Any, groups: int) -> Any:
+def _grouped(x: Any, kernel: Any, how: dict[str, Any], groups: int) -> Any:
     if groups == 1:
-        return _plain(x, kernel, strides)
-    if kernel.shape[-2] == 1 and len(strides) == 2:
-        return _depthwise(x, kernel, strides)
+        return _plain(x, kernel, how)
+    if kernel.shape[-2] == 1 and len(how["strides"]) == 4:
+        return _depthwise(x, kernel, how)
     parts = zip(tf.split(x, groups, -1), tf.split(kernel, groups, -1), strict=True)
-    return tf.concat([_plain(part, own, strides) for part, own in parts], -1)
+    return tf.concat([_plain(part, own, how) for part, own in parts], -1)
 
 
 def _dilated(x: Any, kernel: Any, strides: Any, dilation: Any, groups: int) -> Any:
     if all(apart == 1 for apart in dilation):
-        return _grouped(x, kernel, strides, groups)
+        return _grouped(x, kernel, _valid(strides), groups)
     if any(stride != 1 for stride in strides):
-        return _grouped(x, _with_gaps(kernel, dilation), strides, groups)
+        return _grouped(x, _with_gaps(kernel, dilation), _valid(strides), groups)
     # Elements a dilation apart are brought together, as `tf.nn.convolution` does.
     fill = [(0, -size % apart) for size, apart in zip(sizes_of(x)[1:-1], dilation, strict=True)]
     ends = tf.stack([shape_vector(pair) for pair in fill])
     together = tf.space_to_batch(x, list(dilation), ends)
     return tf.raw_ops.BatchToSpaceND(
-        input=_grouped(together, kernel, strides, groups), block_shape=list(dilation), crops=ends
+        input=_grouped(together, kernel, _valid(strides), groups), block_shape=list(dilation), crops=ends
     )
 
 
@@ -105,11 +106,14 @@ def _with_gaps(kernel: Any, dilation: Any) -> Any:
 
 
 def _convolve(x: Any, kernel: Any, strides: Any, padding: Any, dilation: Any, groups: int) -> Any:
-    x = _padded(x, padding)
-    if len(strides) > 1:
-        return _dilated(x, kernel, strides, dilation, groups)
-    strides = strides * 2 if groups > 1 else (1, *strides)  # equal ones suit the kernel for channels by themselves
-    return _dilated(x[:, tf.newaxis], kernel[tf.newaxis], strides, (1, *dilation), groups)[:, 0]
+    if len(strides) == 1:
+        steps = strides * 2 if groups > 1 else (1, *strides)  # equal ones suit the kernel for channels by themselves
+        wide, own = x[:, tf.newaxis], kernel[tf.newaxis]
+        return _convolve(wide, own, steps, ((0, 0), *padding), (1, *dilation), groups)[:, 0]
+    even = groups == 1 or len(set(strides)) == 1
+    if even and all(apart == 1 for apart in dilation) and _is_same(sizes_of(x), kernel.shape, strides, padding):
+        return _grouped(x, kernel, {"strides": [1, *strides, 1], "padding": "SAME"}, groups)
+    return _dilated(_padded(x, padding), kernel, strides, dilation, groups)
 
 
 def _is_simple(strides: Any, padding: Any, dilation: Any, groups: int) -> bool:
@@ -118,13 +122,31 @@ def _is_simple(strides: Any, padding: Any, dilation: Any, groups: int) -> bool:
     return known and groups == 1 and len(strides) < 3 and all(apart == 1 for apart in dilation)
 
 
-def _explicit(strides: Any, padding: Any) -> dict[str, Any]:
-    """Strides and padding of a kernel for two axes."""
+def _valid(strides: Any) -> dict[str, Any]:
+    return {"strides": [1, *strides, 1], "padding": "VALID"}
+
+
+def _is_same(shape: Any, kernel_shape: Any, strides: Any, padding: Any) -> bool:
+    """Whether padding is what TensorFlow calls `SAME`."""
+    rows = zip(shape[1:-1], kernel_shape[:-2], strides, padding, strict=True)
+    return all(type(n) is int and type(k) is int and tuple(pair) == _same(n, k, step) for n, k, step, pair in rows)
+
+
+def _same(size: int, wide: int, step: int) -> tuple[int, int]:
+    total = max((size - 1) // step * step + wide - size, 0)
+    return total // 2, total - total // 2
+
+
+def _how(shape: Any, kernel_shape: Any, strides: Any, padding: Any) -> dict[str, Any]:
+    """Strides and padding of a kernel for two axes, by name where there is one: oneDNN's gradients know names only."""
+    is_same = _is_same(shape, kernel_shape, strides, padding)
     if len(strides) == 1:
         strides, padding = (1, *strides), ((0, 0), *padding)
     pads = [0, 0, *itertools.chain(*padding), 0, 0]
     if not any(pads):
-        return {"strides": [1, *strides, 1], "padding": "VALID"}
+        return _valid(strides)
+    if is_same:
+        return {"strides": [1, *strides, 1], "padding": "SAME"}
     return {"strides": [1, *strides, 1], "padding": "EXPLICIT", "explicit_paddings": pads}
 
 
@@ -140,7 +162,7 @@ def _pull(function: Callable[[Any], Any], at: Any, g: Any) -> Any:
 def convolution(x: Any, kernel: Any, strides: Any, padding: Any, dilation: Any, groups: int) -> Any:
     if not _is_simple(strides, padding, dilation, groups):
         return _convolve(x, kernel, strides, padding, dilation, groups)
-    how = _explicit(strides, padding)
+    how = _how(sizes_of(x), kernel.shape, strides, padding)
     if len(strides) == 2:
         return tf.raw_ops.Conv2D(input=x, filter=kernel, **how)
     return tf.raw_ops.Conv2D(input=x[:, tf.newaxis], filter=kernel[tf.newaxis], **how)[:, 0]
@@ -150,7 +172,7 @@ def convolution(x: Any, kernel: Any, strides: Any, padding: Any, dilation: Any, 
 def convolution_input_gradient(g: Any, kernel: Any, shape: Any, **static: Any) -> Any:
     if not _is_simple(**static):
         return _pull(lambda x: _convolve(x, kernel, **static), tf.zeros(shape_vector(shape), g.dtype), g)
-    how = _explicit(static["strides"], static["padding"])
+    how = _how(shape, kernel.shape, static["strides"], static["padding"])
     back = tf.raw_ops.Conv2DBackpropInput
     if len(static["strides"]) == 2:
         return back(input_sizes=shape_vector(shape), filter=kernel, out_backprop=g, **how)
@@ -162,7 +184,7 @@ def convolution_input_gradient(g: Any, kernel: Any, shape: Any, **static: Any) -
 def convolution_kernel_gradient(x: Any, g: Any, shape: Any, **static: Any) -> Any:
     if not _is_simple(**static):
         return _pull(lambda kernel: _convolve(x, kernel, **static), tf.zeros(shape_vector(shape), g.dtype), g)
-    how = _explicit(static["strides"], static["padding"])
+    how = _how(sizes_of(x), shape, static["strides"], static["padding"])
     back = tf.raw_ops.Conv2DBackpropFilter
     if len(static["strides"]) == 2:
         return back(input=x, filter_sizes=shape_vector(shape), out_backprop=g, **how)
@@ -288,20 +310,30 @@ def _is_plain(x: Any) -> Any:
     return tf.reduce_min(x) > tf.constant(-np.inf, x.dtype)
 
 
-def _max_pool(x: Any, window: Any, strides: Any) -> Any:
+def _max_how(x: Any, window: Any, strides: Any, padding: Any) -> tuple[Any, dict[str, Any]]:
+    """What TensorFlow's kernels are given: the array, padded unless they pad so themselves, on two axes, and how."""
     how = _two_axes(window, strides)
-    if len(window) == 1:
-        return tf.raw_ops.MaxPool(input=x[:, tf.newaxis], **how)[:, 0]
-    return tf.raw_ops.MaxPool(input=x, **how)
+    if _is_same(sizes_of(x), (*window, 1, 1), strides, padding):
+        how["padding"] = "SAME"
+    else:
+        x = _padded(x, padding, -np.inf)
+    return (x[:, tf.newaxis] if len(window) == 1 else x), how
 
 
-def _max_pool_gradient(x: Any, g: Any, window: Any, strides: Any) -> Any:
-    how = _two_axes(window, strides)
-    if len(window) == 1:
-        x, g = x[:, tf.newaxis], g[:, tf.newaxis]
-    largest = tf.raw_ops.MaxPool(input=x, **how)
-    result = tf.raw_ops.MaxPoolGrad(orig_input=x, orig_output=largest, grad=g, **how)
+def _max_pool(x: Any, window: Any, strides: Any, padding: Any) -> Any:
+    x, how = _max_how(x, window, strides, padding)
+    result = tf.raw_ops.MaxPool(input=x, **how)
     return result[:, 0] if len(window) == 1 else result
+
+
+def _max_pool_gradient(x: Any, g: Any, window: Any, strides: Any, padding: Any) -> Any:
+    shape = sizes_of(x)
+    x, how = _max_how(x, window, strides, padding)
+    largest = tf.raw_ops.MaxPool(input=x, **how)
+    g = g[:, tf.newaxis] if len(window) == 1 else g
+    result = tf.raw_ops.MaxPoolGrad(orig_input=x, orig_output=largest, grad=g, **how)
+    result = result[:, 0] if len(window) == 1 else result
+    return result if how["padding"] == "SAME" else _cropped(result, padding, shape)
 
 
 def _max_by_position(x: Any, window: Any, strides: Any, padding: Any) -> Any:
@@ -321,7 +353,7 @@ def _window_max(x: Any, window: Any, strides: Any, padding: Any) -> Any:
         return _max_by_position(x, window, strides, padding)
     return tf.cond(
         _is_plain(x),
-        lambda: _max_pool(_padded(x, padding, -np.inf), window, strides),
+        lambda: _max_pool(x, window, strides, padding),
         lambda: _max_by_position(x, window, strides, padding),
     )
 
@@ -330,10 +362,9 @@ def _window_max(x: Any, window: Any, strides: Any, padding: Any) -> Any:
 def window_max_gradient(x: Any, g: Any, window: Any, strides: Any, padding: Any) -> Any:
     if not _has_max_kernel(x, window, padding):
         return _max_gradient_by_position(x, g, window, strides, padding)
-    shape = sizes_of(x)
     return tf.cond(
         _is_plain(x),
-        lambda: _cropped(_max_pool_gradient(_padded(x, padding, -np.inf), g, window, strides), padding, shape),
+        lambda: _max_pool_gradient(x, g, window, strides, padding),
         lambda: _max_gradient_by_position(x, g, window, strides, padding),
     )
 

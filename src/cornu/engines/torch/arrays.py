@@ -12,7 +12,7 @@ from cornu.core import dtypes
 from cornu.core.errors import UnsupportedError
 
 __all__ = [
-    "DTYPES", "NeedsValue", "constant_of", "from_host", "in_trace", "is_known_number", "is_stand_in", "outside_traces",
+    "DTYPES", "NeedsValue", "broadcast_shape", "constant_of", "from_host", "in_trace", "is_known_number", "is_stand_in", "outside_traces",
     "to_host",
 ]  # fmt: skip
 
@@ -53,6 +53,13 @@ def constant_of(value: Any) -> Any:
         return None
     with outside_traces():
         return value.item()
+
+
+def broadcast_shape(*shapes: Any) -> tuple[Any, ...]:
+    """The shape that arrays of these shapes have together."""
+    if all(type(size) is int for shape in shapes for size in shape):
+        return np.broadcast_shapes(*shapes)
+    return torch.broadcast_shapes(*shapes)  # imports `sympy`, which takes half a second
 
 
 def from_host(value: np.ndarray) -> Any:

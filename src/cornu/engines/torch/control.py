@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from cornu.core import tree
 from cornu.engines.torch.arrays import NeedsValue, in_trace, is_known_number, is_stand_in
-from cornu.engines.torch.pieces import is_written_out
+from cornu.engines.torch.pieces import define, is_written_out
 from cornu.ops import control
 from cornu.ops._declare import operator
 
@@ -45,12 +45,9 @@ def _counted(value: Any) -> Any:
 
 # A value once more, under another number for each time that a function is computed again: in a traced graph what is
 # computed from it is then no repetition of what was computed on the way forward, which would be kept and shared.
-_library = torch.library.Library("cornu", "FRAGMENT")
-_library.define("again(Tensor(a) x, int number) -> Tensor(a)")
-_library.impl("again", lambda x, number: x.view(x.shape), "CompositeExplicitAutograd")
+_again = define("again(Tensor(a) x, int number) -> Tensor(a)", lambda x, number: x.view(x.shape))
 # TorchInductor takes no operator of others whose result lies in the memory of its argument.
-_library.define("again_copied(Tensor x, int number) -> Tensor")
-_library.impl("again_copied", lambda x, number: x.clone(), "CompositeExplicitAutograd")
+_again_copied = define("again_copied(Tensor x, int number) -> Tensor", lambda x, number: x.clone())
 _numbers = itertools.count()
 
 
@@ -88,7 +85,7 @@ def _rematerialized(operands: Any, f: Callable[..., Any]) -> Any:
 
 def _once_more(values: tuple[Any, ...]) -> list[Any]:
     number = next(_numbers)
-    again = torch.ops.cornu.again_copied if is_written_out() else torch.ops.cornu.again
+    again = _again_copied if is_written_out() else _again
 
     def fresh(value: Any) -> Any:
         with torch.no_grad():

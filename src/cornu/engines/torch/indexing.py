@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from cornu.engines.torch import quirks
+from cornu.engines.torch.arrays import broadcast_shape
 from cornu.ops._declare import operator
 
 __all__ = ["TABLE"]
@@ -35,7 +36,7 @@ def _gather(x: Any, indices: Any, axis: int) -> Any:
 def _gather_along(x: Any, indices: Any, axis: int) -> Any:
     size = x.shape[axis]
     indices = _whole(indices)
-    shape = list(torch.broadcast_shapes(*[s[:axis] + (1,) + s[axis + 1 :] for s in (x.shape, indices.shape)]))
+    shape = list(broadcast_shape(*[s[:axis] + (1,) + s[axis + 1 :] for s in (x.shape, indices.shape)]))
     shape[axis] = indices.shape[axis]
     indices = indices.expand(shape)
     if size == 0:

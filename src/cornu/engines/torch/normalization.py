@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from cornu.ops._declare import operator
+from cornu.ops.nn import EPSILON
 
 __all__ = ["TABLE"]
 
@@ -21,4 +23,25 @@ def _normalization_by_batch(x: Any, offset: Any, scale: Any, axis: int, epsilon:
     return y.movedim(1, axis), mean, variance
 
 
-TABLE: dict[str, Callable[..., Any]] = {"normalization_by_batch": _normalization_by_batch}
+def _layer_normalization(
+    x: Any, gamma: Any, beta: Any, axis: Any, epsilon: float | None, rms_scaling: bool
+) -> Any:
+    axes = [axis] if isinstance(axis, int) else list(axis)
+    last = list(range(x.ndim - len(axes), x.ndim))
+    sizes = x.shape[x.ndim - len(axes) :]
+    alike = all(part is None or part.shape == sizes for part in (gamma, beta))
+    if rms_scaling or not alike or x.dtype not in _KINDS or not x.numel() or not _are(axes, last):
+        return operator("layer_normalization").body(x, gamma, beta, axis, epsilon, rms_scaling)
+    gamma, beta = (part if part is None else part.to(x.dtype) for part in (gamma, beta))
+    return F.layer_norm(x, sizes, gamma, beta, EPSILON if epsilon is None else epsilon)
+
+
+def _are(axes: list[int], last: list[int]) -> bool:
+    """Whether these are an array's last axes, in their order."""
+    return all(axis in (at, at - last[-1] - 1) for axis, at in zip(axes, last, strict=True))
+
+
+TABLE: dict[str, Callable[..., Any]] = {
+    "normalization_by_batch": _normalization_by_batch,
+    "layer_normalization": _layer_normalization,
+}

@@ -1,12 +1,35 @@
-"""Whether operators of our own stand in a trace in one piece, or written out for a compiler that joins operators."""
+"""Operators of our own, and whether they stand in a trace in one piece or written out for a compiler that joins them."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from typing import Any
 
-__all__ = ["is_written_out", "written_out"]
+import torch
+
+__all__ = ["define", "is_written_out", "written_out"]
 
 _open: ContextVar[bool] = ContextVar("cornu_torch_written_out", default=False)
+# Not `torch.library.custom_op`: the first call of one imports `torch._dynamo`, which takes a second.
+_library = torch.library.Library("cornu", "FRAGMENT")
+
+
+def define(schema: str, kernel: Callable[..., Any], shapes: Callable[..., Any] | None = None) -> Any:
+    """An operator of our own, which autograd does not follow.
+
+    Args:
+        schema: its name, arguments and results, as PyTorch writes them.
+        kernel: computes it.
+        shapes: of stand-ins, gives stand-ins; without it the kernel serves them too.
+
+    Returns:
+        the operator.
+    """
+    name = _library.define(schema)
+    _library.impl(name, kernel, "CompositeExplicitAutograd")
+    if shapes is not None:
+        torch.library.register_fake(f"cornu::{name}", shapes, lib=_library)
+    return getattr(torch.ops.cornu, name).default
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from cornu.engines.torch.pieces import define
 from cornu.ops._declare import operator
 
 __all__ = ["TABLE"]
@@ -39,17 +40,9 @@ def _turned(x: Any, reverse: bool) -> Any:
 # what its gradient needs where gradients are off, as in a trace.
 
 
-@torch.library.custom_op("cornu::lstm_layer", mutates_args=())
-def _layer(
-    x: torch.Tensor,
-    kernel: torch.Tensor,
-    recurrent_kernel: torch.Tensor,
-    bias: torch.Tensor,
-    zeros: torch.Tensor,
-    state: torch.Tensor,
-    carry: torch.Tensor,
-    followed: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def _computed(
+    x: Any, kernel: Any, recurrent_kernel: Any, bias: Any, zeros: Any, state: Any, carry: Any, followed: bool
+) -> tuple[Any, Any, Any, Any]:
     """The states of all steps, the last state and carry, and what the gradient needs if the layer is `followed`."""
     given = [array.detach().contiguous() for array in (x, kernel, recurrent_kernel, bias, zeros, state, carry)]
     with torch.set_grad_enabled(followed):
@@ -62,16 +55,20 @@ def _nothing(x: Any) -> Any:
     return torch.empty((0,), dtype=torch.uint8, device=x.device)
 
 
-@_layer.register_fake
-def _(x: Any, kernel: Any, recurrent_kernel: Any, bias: Any, zeros: Any, state: Any, carry: Any, followed: Any) -> Any:
+def _shapes(x: Any, kernel: Any, recurrent_kernel: Any, bias: Any, zeros: Any, state: Any, carry: Any, _: Any) -> Any:
     states = x.new_empty((*x.shape[:2], state.shape[1]))
     return states, states.new_empty(state.shape), states.new_empty(carry.shape), _nothing(x)
 
 
-@torch.library.custom_op("cornu::lstm_layer_gradient", mutates_args=())
-def _layer_gradient(
-    given: list[torch.Tensor], result: list[torch.Tensor], gradients: list[torch.Tensor], workspace: torch.Tensor
-) -> list[torch.Tensor]:
+_layer = define(
+    "lstm_layer(Tensor x, Tensor kernel, Tensor recurrent_kernel, Tensor bias, Tensor zeros, Tensor state, "
+    "Tensor carry, bool followed) -> (Tensor, Tensor, Tensor, Tensor)",
+    _computed,
+    _shapes,
+)
+
+
+def _computed_gradient(given: Any, result: Any, gradients: Any, workspace: Any) -> list[Any]:
     """The gradients of all that is given."""
     dense = [array.detach().contiguous() for array in (*given, *result, *gradients)]
     static: Any = (False, _LSTM, given[-1].shape[1], 1, True, True, False, [], False)
@@ -79,9 +76,11 @@ def _layer_gradient(
     return [x, kernel, recurrent_kernel, bias, bias.clone(), *states]
 
 
-@_layer_gradient.register_fake
-def _(given: Any, result: Any, gradients: Any, workspace: Any) -> Any:
-    return [array.new_empty(array.shape) for array in given]
+_layer_gradient = define(
+    "lstm_layer_gradient(Tensor[] given, Tensor[] result, Tensor[] gradients, Tensor workspace) -> Tensor[]",
+    _computed_gradient,
+    lambda given, result, gradients, workspace: [array.new_empty(array.shape) for array in given],
+)
 
 
 class _Followed(torch.autograd.Function):

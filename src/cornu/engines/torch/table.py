@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from cornu.engines.torch import indexing, normalization, quirks, recurrent, updates, windows
+from cornu.engines.torch import activations, attention, indexing, normalization, quirks, recurrent, updates, windows
 from cornu.engines.torch.arrays import DTYPES, constant_of
 from cornu.engines.torch.control import CONTROL
 from cornu.engines.torch.threefry import threefry2x32
@@ -208,5 +208,7 @@ TABLE |= {
     **windows.TABLE,
     **recurrent.TABLE,
     **normalization.TABLE,
+    **activations.TABLE,
+    **attention.TABLE,
     **CONTROL,
 }

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from cornu.engines.torch.pieces import is_written_out
+from cornu.engines.torch.arrays import broadcast_shape
+from cornu.engines.torch.pieces import define, is_written_out
 from cornu.ops.random import _PARITY, _ROTATIONS, BLOCK, host_rounds
 
 __all__ = ["threefry2x32"]
@@ -54,22 +55,18 @@ def _whole_numbers(k1: Any, k2: Any, x1: Any, x2: Any) -> tuple[Any, Any]:
     return a, b
 
 
-_operator: Any = torch.library.custom_op(
-    "cornu::threefry2x32",
-    _whole_numbers,
-    mutates_args=(),
-    schema="(Tensor k1, Tensor k2, Tensor x1, Tensor x2) -> (Tensor, Tensor)",
-)
-
-
-@_operator.register_fake
 def _shapes(k1: Any, k2: Any, x1: Any, x2: Any) -> tuple[Any, Any]:
     return x1.new_empty(x1.shape), x2.new_empty(x1.shape)
 
 
+_operator: Any = define(
+    "threefry2x32(Tensor k1, Tensor k2, Tensor x1, Tensor x2) -> (Tensor, Tensor)", _whole_numbers, _shapes
+)
+
+
 def threefry2x32(k1: Any, k2: Any, x1: Any, x2: Any) -> tuple[Any, Any]:
     """Twenty rounds of Threefry 2x32 on counters, under a key; all uint32."""
-    shape = torch.broadcast_shapes(k1.shape, k2.shape, x1.shape, x2.shape)
+    shape = broadcast_shape(k1.shape, k2.shape, x1.shape, x2.shape)
     if is_written_out():
         return _in_tensors(k1, k2, x1.expand(shape), x2.expand(shape))
     return _operator(k1, k2, x1.expand(shape), x2.expand(shape))

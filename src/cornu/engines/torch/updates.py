@@ -7,7 +7,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from cornu.engines.torch.arrays import in_trace
-from cornu.engines.torch.pieces import is_written_out
+from cornu.engines.torch.pieces import define, is_written_out
 from cornu.ops.updates import adam_update as _op
 
 __all__ = ["TABLE", "reuse"]
@@ -44,19 +44,17 @@ def _updated(
     return new[0], new[1], new[2]
 
 
-_operator: Any = torch.library.custom_op(
-    "cornu::adam_update",
-    _updated,
-    mutates_args=(),
-    schema="(Tensor value, Tensor gradient, Tensor momentum, Tensor velocity, Tensor alpha, float beta_1, "
-    "float beta_2, float epsilon) -> (Tensor, Tensor, Tensor)",
-)
-
-
-@_operator.register_fake
 def _shapes(value: Any, gradient: Any, momentum: Any, velocity: Any, *rest: Any) -> tuple[Any, Any, Any]:
     new = (torch.empty(part.shape, dtype=part.dtype, device=part.device) for part in (value, momentum, velocity))
     return tuple(new)  # type: ignore[return-value]
+
+
+_operator: Any = define(
+    "adam_update(Tensor value, Tensor gradient, Tensor momentum, Tensor velocity, Tensor alpha, float beta_1, "
+    "float beta_2, float epsilon) -> (Tensor, Tensor, Tensor)",
+    _updated,
+    _shapes,
+)
 
 
 def _adam_update(
@@ -67,7 +65,6 @@ def _adam_update(
     followed = torch.is_grad_enabled() and any(part.requires_grad for part in (*parts, alpha))
     if is_written_out() or followed or not alike or alpha.ndim or not value.numel():
         return _op.body(*parts, alpha, beta_1, beta_2, epsilon)
-    # The first call of an operator of our own imports `torch._dynamo`, which takes a second.
     run = _operator if in_trace() else _updated
     return run(*parts, alpha, float(beta_1), float(beta_2), float(epsilon))
 
