@@ -91,6 +91,8 @@ class TensorflowEngine(Engine):
 
     def from_host(self, value: np.ndarray) -> Any:
         """The array copied into an eager tensor; not into a graph, since a variable keeps what it was converted to."""
+        if tf.executing_eagerly():
+            return tf.constant(value)
         with tf.init_scope():
             return tf.constant(value)
 
@@ -226,7 +228,7 @@ class TensorflowEngine(Engine):
 
     def copy(self, value: Any) -> Any:
         """The tensor again, in memory of its own."""
-        return tf.raw_ops.DeepCopy(x=value.read_value() if is_place(value) else value)
+        return tf.raw_ops.DeepCopy(x=self.lift(value))
 
     def place(self, value: Any) -> Any:
         """A `tf.Variable`."""
@@ -235,12 +237,12 @@ class TensorflowEngine(Engine):
 
     def put(self, place: Any, value: Any) -> Any:
         """The place, written to."""
-        place.assign(value)
+        tf.raw_ops.AssignVariableOp(resource=place.handle, value=value)  # a quarter of the time of `place.assign`
         return place
 
     def lift(self, place: Any) -> Any:
         """The tensor in a place."""
-        return place.read_value() if is_place(place) else place
+        return tf.raw_ops.ReadVariableOp(resource=place.handle, dtype=place.dtype) if is_place(place) else place
 
     def all_finite(self, values: list[Any]) -> bool:
         """Whether all elements are finite: no sum is finite of what is not, but one may overflow by itself."""
@@ -280,7 +282,10 @@ class _Compiled(Compiled):
     def _key(self, value: Any, arrays: list[Any]) -> Any:
         if is_place(value):
             arrays.append(value)
-            return "place", tuple(value.shape), value.dtype.as_datatype_enum
+            known = value.__dict__.get("_cornu_key")
+            if known is None:
+                known = value._cornu_key = "place", tuple(value.shape), value.dtype.as_datatype_enum
+            return known
         if type(value) is not _EAGER:
             return super()._key(value, arrays)
         arrays.append(value)

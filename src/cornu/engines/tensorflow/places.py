@@ -6,15 +6,19 @@ from contextvars import ContextVar
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
 from cornu.ops.updates import adam_update as _adam
 
 __all__ = ["TABLE", "Places", "handle_of", "is_place", "reading"]
 
+_EAGER = tf.__internal__.EagerTensor
+
 
 def is_place(value: Any) -> bool:
     """Whether a value is a `tf.Variable`."""
-    return isinstance(value, tf.Variable)
+    kind = type(value)
+    return kind is ResourceVariable or (kind is not _EAGER and isinstance(value, tf.Variable))  # which is slow
 
 
 def handle_of(value: Any) -> Any:

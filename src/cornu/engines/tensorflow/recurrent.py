@@ -9,8 +9,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from cornu.engines.tensorflow import sequences as own
-from cornu.engines.tensorflow.loops import under_xla
 from cornu.ops.recurrent import gru_by_steps, lstm_by_steps
 
 __all__ = ["TABLE"]
@@ -24,21 +22,10 @@ def _at_once(x: Any) -> bool:
     return bool(tf.executing_eagerly() or (rows is not None and rows <= _FEW_ROWS))
 
 
-def _has_own(x: Any) -> bool:
-    """Whether the loops with a way back of their own serve."""
-    wide = x.dtype in (tf.float32, tf.float64) and not under_xla.get()
-    return bool(wide and not tf.executing_eagerly() and x.shape[0] != 0 and x.shape[2])
-
-
 def _lstm(
     x: Any, kernel: Any, recurrent_kernel: Any, state: Any, carry: Any, bias: Any, reverse: bool, sequences: bool
 ) -> Any:
-    arrays = (x, kernel, recurrent_kernel, state, carry)
-    if not _has_own(x):
-        return lstm_by_steps(*arrays, bias, reverse, sequences, _at_once(x))
-    bias = tf.zeros(kernel.shape[1], x.dtype) if bias is None else bias
-    composed = lambda *arrays: lstm_by_steps(*arrays, reverse, sequences, _at_once(x))
-    return tuple(own.lstm(reverse, sequences, composed)(*arrays, bias))
+    return lstm_by_steps(x, kernel, recurrent_kernel, state, carry, bias, reverse, sequences, _at_once(x))
 
 
 def _gru(x: Any, kernel: Any, recurrent_kernel: Any, state: Any, bias: Any, reverse: bool, sequences: bool) -> Any:
