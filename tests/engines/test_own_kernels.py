@@ -1,5 +1,8 @@
 """Ops for which engines have a way of their own: it agrees with the composed op, and is taken only where it may be."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +13,10 @@ from cornu import ops
 from cornu.autodiff import value_and_grad
 from cornu.autodiff.tape import tape_value_and_grad
 from cornu.core.context import engine_in_force
+from cornu.engines.jax import choice, compiling, convolution
+from cornu.engines.torch import tracing
+from cornu.engines.torch.in_place import in_place
+from cornu.engines.torch.simplify import simplify
 from cornu.layers.recurrent import whole
 from cornu.ops._declare import operator
 
@@ -218,3 +225,286 @@ def test_thorough_compiling_changes_nothing(engine):
     found = owner.compile(lambda values: differentiate(function)(values), thorough=True)(given)
     for a, b in zip([found[0][0], *found[1]], [plain[0][0], *plain[1]], strict=True):
         np.testing.assert_allclose(ops.convert_to_numpy(a), ops.convert_to_numpy(b), rtol=2e-5, atol=2e-5)
+
+
+# ---------------------------------------------------------------- TensorFlow
+
+
+def test_tensorflow_convolves_as_the_reference_however_it_is_padded():
+    """Padding that TensorFlow has a name for goes to other kernels than any other."""
+    owner, primitive = cornu.engines.registry.get("tensorflow"), operator
+    shapes = [((2, 5, 6, 3), (3, 2, 3, 4), 1), ((2, 6, 5, 2), (2, 3, 1, 4), 2), ((2, 5, 3), (3, 3, 2), 1)]
+    shapes += [((2, 4, 5, 3, 2), (3, 2, 3, 2, 2), 1)]
+    for x_shape, kernel_shape, groups in shapes:
+        for step in (1, 2):
+            for pads in ((0, 0), (1, 1), (0, 1), (1, 0)):
+                rank = len(x_shape) - 2
+                how = {"strides": (step,) * rank, "padding": (pads,) + ((0, 1),) * (rank - 1)}
+                how |= {"dilation": (1,) * rank, "groups": groups}
+                x, kernel = floats(*x_shape), floats(*kernel_shape)
+
+                def results(given, how=how, shapes=(x_shape, kernel_shape)):
+                    x, kernel, g = given
+                    return [
+                        primitive("convolution")(x, kernel, **how),
+                        primitive("convolution_input_gradient")(g, kernel, shape=shapes[0], **how),
+                        primitive("convolution_kernel_gradient")(x, g, shape=shapes[1], **how),
+                    ]
+
+                with cornu.engine("numpy"):
+                    g = np.cos(primitive("convolution")(x, kernel, **how)).astype("float32")
+                    wanted = results([x, kernel, g])
+                with cornu.engine(owner):
+                    found = results([owner.from_host(array) for array in (x, kernel, g)])
+                for a, b in zip(found, wanted, strict=True):
+                    np.testing.assert_allclose(owner.to_host(a), b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("values", ["plain", "ties", "nan", "infinite"])
+def test_tensorflow_pools_as_the_reference(values):
+    owner = cornu.engines.registry.get("tensorflow")
+    for shape, size, step, pads in (
+        ((2, 5, 4, 3), 3, 2, (1, 1)), ((2, 5, 4, 3), 2, 2, (0, 1)), ((2, 5, 3), 3, 1, (1, 1)), ((2, 5, 3), 2, 1, (1, 0))
+    ):  # fmt: skip
+        rank = len(shape) - 2
+        how = {"window": (size,) * rank, "strides": (step,) * rank, "padding": (pads,) * rank}
+        x = floats(*shape)
+        if values == "ties":
+            x = np.round(x)
+        elif values != "plain":
+            x[rng.random(shape) < 0.3] = np.nan if values == "nan" else -np.inf
+        with cornu.engine("numpy"):
+            largest = operator("window_max")(x, **how)
+            g = np.cos(np.arange(largest.size)).reshape(largest.shape).astype("float32")
+            back = operator("window_max_gradient")(x, g, **how)
+        with cornu.engine(owner):
+            given = [owner.from_host(x), owner.from_host(g)]
+            found = owner.compile(
+                lambda given, how=how: [
+                    operator("window_max")(given[0], **how), operator("window_max_gradient")(*given, **how)
+                ]
+            )(given)  # fmt: skip
+        np.testing.assert_array_equal(owner.to_host(found[0]), largest)
+        np.testing.assert_allclose(owner.to_host(found[1]), back, rtol=1e-6, atol=1e-6)
+
+
+BROKEN = np.array([[1, 2, 3], [np.inf, 1, 2], [-np.inf, 1, 2], [-np.inf] * 3, [np.nan, 1, 2]])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("x", [BROKEN[:1], BROKEN, BROKEN.reshape(1, 5, 1, 3)], ids=["finite", "broken", "more axes"])
+def test_tensorflow_softmax_is_the_composed_one(x, dtype):
+    """Values and gradients of both orders, also where a row has NaN or infinities: then all of it is NaN."""
+    owner = cornu.engines.registry.get("tensorflow")
+    with cornu.engine(owner):
+        own, composed = (
+            both_orders(owner, lambda values, f=f: [f(values[0], axis=-1)], [x.astype(dtype)])
+            for f in (operator("softmax"), operator("softmax").body)
+        )
+    tolerance = 1e-12 if dtype == "float64" else 2e-6
+    for a, b in zip(own, composed, strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+def test_tensorflow_leaky_relu_is_the_composed_one():
+    owner = cornu.engines.registry.get("tensorflow")
+    x = np.array([0, -0.0, 1e-6, -1e-6, 2, -3], "float32")
+    with cornu.engine(owner):
+        own, composed = (
+            both_orders(owner, lambda values, f=f: [f(values[0], negative_slope=0.3)], [x])
+            for f in (operator("leaky_relu"), operator("leaky_relu").body)
+        )
+    for a, b in zip(own, composed, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_tensorflow_gradients_of_rows_begin_with_nothing_or_with_what_is_there():
+    """Zeros that a graph knows of are not added; others are."""
+    owner = cornu.engines.registry.get("tensorflow")
+    rows, where = floats(4, 3), np.array([[1], [0], [1], [4]], "int32")
+    table = floats(5, 3)
+    with cornu.engine("numpy"):
+        wanted = [operator("scatter_nd")(t, where, rows) for t in (np.zeros_like(table), table, np.ones_like(table))]
+
+    def run(given):
+        table, where, rows = given
+        tables = [ops.zeros((5, 3)), table, ops.ones((5, 3))]
+        return [operator("scatter_nd")(t, where, rows) for t in (*tables, ops.zeros_like(table))]
+
+    with cornu.engine(owner):
+        found = owner.compile(run)([owner.from_host(array) for array in (table, where, rows)])
+    for a, b in zip(found, [*wanted, wanted[0]], strict=True):
+        np.testing.assert_allclose(owner.to_host(a), b, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2, 64), (2, 3, 64), (0, 64), (2, 65)])
+def test_tensorflow_adds_a_row_to_rows(shape):
+    owner = cornu.engines.registry.get("tensorflow")
+    x, row = floats(*shape), floats(shape[-1])
+    with cornu.engine(owner):
+        found = both_orders(owner, lambda values: [ops.exp(ops.add(*values))], [x, row])
+    with cornu.engine("numpy"):
+        wanted = both_orders(engine_in_force(), lambda values: [ops.exp(ops.add(*values))], [x, row])
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
+
+
+# ---------------------------------------------------------------- PyTorch's kernels
+
+
+def heads(query=(2, 5, 3, 4), key=None, dtype="float32", depth=None):
+    key = key or query
+    return [floats(*shape).astype(dtype) for shape in (query, key, (*key[:3], depth or query[3]))]
+
+
+SEEN = np.array([[True, False, True, True, False], [False] * 5])[:, None, None]
+TORCH_CASES = [
+    *(
+        ("layer_normalization", [floats(*shape), floats(*shape[-count:]), floats(*shape[-count:])], static)
+        for shape, count, static in (
+            ((4, 6), 1, {}), ((2, 3, 4), 1, {"epsilon": 0.1}), ((2, 3, 4), 2, {"axis": (1, 2)}),
+            ((2, 3, 4), 2, {"axis": (-2, -1)}),
+        )
+    ),
+    ("layer_normalization", [floats(2, 3, 4), floats(3), floats(3)], {"axis": 1}),
+    ("layer_normalization", [floats(2, 3, 4)], {"axis": (2, 1)}),
+    ("layer_normalization", [floats(2, 3, 4).astype("float64"), floats(4)], {"rms_scaling": True}),
+    *(("gelu", [3 * floats(40)], {"approximate": approximate}) for approximate in (True, False)),
+    ("silu", [3 * floats(40)], {}),
+    *((name, [floats(3, 4, 5)], {"axis": axis}) for name in ("softmax", "log_softmax") for axis in (-1, 1, None)),
+    ("binary_crossentropy", [np.abs(floats(4, 3)) % 1, 5 * floats(4, 3)], {"from_logits": True}),
+    *(
+        ("dot_product_attention", arrays, static)
+        for arrays, static in (
+            (heads(), {}), (heads(), {"is_causal": True, "scale": 0.3}), (heads(dtype="float64"), {}),
+            (heads(), {"mask": SEEN}), (heads(), {"mask": SEEN, "is_causal": True}),
+            (heads(key=(2, 7, 3, 4)), {"is_causal": True}), (heads((2, 5, 6, 4), (2, 7, 3, 4)), {}),
+            (heads((1, 130, 1, 3)), {"is_causal": True}), (heads((1, 130, 2, 3), (1, 140, 2, 3)), {}),
+            (heads((1, 130, 2, 3), depth=5), {}),
+        )
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TORCH_CASES, ids=lambda case: f"{case[0]}-{case[1][0].shape}-{'-'.join(case[2])}")
+def test_torch_has_kernels_that_agree_with_the_composed_ops(case):
+    name, arrays, static = case
+    with cornu.engine("torch"):
+        owner = engine_in_force()
+        assert name in owner.table
+        own = both_orders(owner, lambda values: [operator(name)(*values, **static)], arrays)
+        composed = both_orders(owner, lambda values: [operator(name).body(*values, **static)], arrays)
+        plain = ops.convert_to_numpy(operator(name)(*arrays, **static))  # nobody differentiates
+    tolerance = 1e-9 if arrays[0].dtype == np.float64 else 2e-5
+    for a, b in zip([*own, plain], [*composed, composed[0]], strict=True):
+        assert a.shape == b.shape
+        scale = max(1.0, float(np.abs(b).max(initial=0)))
+        np.testing.assert_allclose(a / scale, b / scale, rtol=tolerance, atol=tolerance)
+
+
+def test_torch_attention_is_one_operator_in_a_trace():
+    engine = cornu.engines.get("torch")
+    values = [engine.from_host(array) for array in heads((1, 160, 2, 4))]
+
+    def step(values):
+        attend = lambda values: (ops.sum(ops.square(ops.dot_product_attention(*values))), None)
+        return engine.value_and_grad(attend)(values)[1]
+
+    names = [str(node.target) for node in tracing._graph(step, values, False).graph.nodes]
+    assert sum("flash_attention" in name for name in names) == 2
+    assert not any("softmax" in name for name in names)
+
+
+def test_torch_reuses_only_memory_that_nobody_reads():
+    """What is computed in place gives what it gives when nothing is."""
+    engine = cornu.engines.get("torch")
+    arrays = [floats(64, 100), floats(100), floats(64, 100)]
+
+    def cases(x, bias, other):
+        product = ops.matmul(ops.transpose(x), other)
+        moved = ops.add(product, bias)
+        yield moved, ops.relu(moved), product  # read later
+        yield (ops.multiply(ops.transpose(ops.add(product, 1)), ops.add(product, 1)),)  # the same memory, turned
+        flat = ops.reshape(ops.exp(x), (-1,))
+        yield ops.negative(flat), ops.slice(flat, (3,), (4096,))  # a view of it read later
+        yield ops.relu(ops.add(x, bias)), x  # the caller's
+        yield (ops.tanh(ops.add(ops.matmul(x, product), bias)),)
+        zeros = ops.multiply(other, 0)
+        yield (ops.scatter_update(zeros, [[3], [5], [3]], x[:3]),)
+        first, second = ops.split(ops.exp(x), 2, axis=0)
+        yield ops.add(ops.negative(first), second), ops.sqrt(second)
+
+    run = lambda values: [part for case in cases(*values) for part in case]
+    values = [engine.from_host(array) for array in arrays]
+    with cornu.engine("torch"):
+        wanted = [ops.convert_to_numpy(part) for part in run(values)]
+    compiled = engine.compile(run)
+    for _ in range(4):
+        found = [ops.convert_to_numpy(part) for part in compiled(values)]
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for value, array in zip(values, arrays, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(value), array)
+    graph = tracing._graph(run, values, False)
+    simplify(graph)
+    assert len(in_place(graph)) >= 4  # some are
+
+
+def test_torch_first_steps_import_no_compiler():
+    """The parts of PyTorch that take a second to import are not asked for by a step that runs op by op."""
+    source = """
+import sys
+import numpy as np, cornu
+from cornu import layers
+x = cornu.Input((6, 3))
+h = layers.Dropout(0.5)(layers.LSTM(4, return_sequences=True)(x))
+h = layers.LayerNormalization()(layers.MultiHeadAttention(2, 2)(h, h))
+model = cornu.Model(x, layers.Dense(3)(layers.GRU(4)(h)))
+model.compile("adam", cornu.losses.SparseCategoricalCrossentropy(from_logits=True), engine="torch")
+model.train_on_batch(np.ones((4, 6, 3), "float32"), np.array([0, 1, 2, 0]))
+print(sorted({"torch._dynamo", "sympy", "numpy.ma"} & set(sys.modules)))
+"""
+    found = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+# ---------------------------------------------------------------- how JAX's convolutions are compiled
+
+
+def test_jax_gives_convolutions_to_xlas_own_kernels(monkeypatch, request):
+    """They use all cores, the ones that XLA prefers do not; matrix products stay where they are."""
+    compiling.options.cache_clear()
+    request.addfinalizer(compiling.options.cache_clear)
+    monkeypatch.setattr(compiling, "cores", lambda: 2)
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    if jax.default_backend() != "cpu" or not jax.lib.__version__.startswith("0.10."):
+        assert compiling.options() is None
+        pytest.skip("XLA's options are left alone here")
+    convolve = lambda x, kernel: jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    x, kernel, square = jnp.asarray(floats(4, 8, 8, 32)), jnp.asarray(floats(3, 3, 32, 32)), jnp.asarray(floats(64, 64))
+    text = lambda f, *given: jax.jit(f, compiler_options=compiling.options()).lower(*given).compile().as_text()
+    assert "__ynn_fusion" not in text(convolve, x, kernel)
+    assert "__ynn_fusion" in text(lambda a: a @ a, square)
+    compiled = compiling.jitted(convolve)
+    wanted = convolve(x, kernel)
+    for found in (compiled(x, kernel), jax.jit(lambda x, kernel: compiled(x, kernel))(x, kernel)):
+        np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-4)
+    compiling.options.cache_clear()
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=")
+    assert compiling.options() is None
+
+
+def test_jax_kernel_gradients_in_parts(monkeypatch):
+    """As many parts as cores where there are rows enough, of sizes that may differ."""
+    static = {"strides": (1, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1), "groups": 1, "shape": (3, 3, 8, 2)}
+    x, g = jnp.asarray(floats(97, 5, 4, 8)), jnp.asarray(floats(97, 5, 4, 2))
+    wanted = convolution.WAYS["convolution_kernel_gradient"]["xla"](x, g, **static)
+    for cores, way in ((1, "xla"), (2, "parts"), (64, "parts")):
+        monkeypatch.setattr(choice, "cores", lambda cores=cores: cores)
+        monkeypatch.setattr(convolution, "cores", lambda cores=cores: cores)
+        assert choice.usual("convolution_kernel_gradient", [x.shape, g.shape], "float32", static) == way
+        parts = jax.jit(lambda x, g: convolution.WAYS["convolution_kernel_gradient"]["parts"](x, g, **static))
+        assert str(jax.make_jaxpr(parts)(x, g)).count("conv_general_dilated[") == max(2, min(cores, 3))
+        np.testing.assert_allclose(parts(x, g), wanted, rtol=2e-4, atol=2e-4)

@@ -102,5 +102,5 @@ def test_building_costs_the_same_per_layer(make):
         return spent
 
     cost(200)
-    small, large = min(cost(1000) for _ in range(3)), min(cost(8000) for _ in range(2))
+    small, large = min(cost(500) for _ in range(3)), min(cost(4000) for _ in range(2))
     assert large < 2.5 * small, (small, large)

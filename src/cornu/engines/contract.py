@@ -204,8 +204,14 @@ class Engine(Interpreter):
                 context.watcher.reset(token)
         elif op.name in self.ruled and self.ruled[op.name](static):
             result = self.by_rule(op, prepare(op, arrays, self.own), static)
-        else:
+        elif watcher is None or op.is_primitive:
             result = function(*prepare(op, arrays, self.own).values(), **static)
+        else:  # who watches sees the whole, not what it may be composed of too
+            token = context.watcher.set(None)
+            try:
+                result = function(*prepare(op, arrays, self.own).values(), **static)
+            finally:
+                context.watcher.reset(token)
         if watcher is not None:
             watcher(op, arrays, static, result)
         return result

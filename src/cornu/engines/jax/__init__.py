@@ -15,7 +15,7 @@ from cornu.core.spec import Spec
 from cornu.core.variable import Variable
 from cornu.engines.contract import Engine
 from cornu.engines.jax import stored
-from cornu.engines.jax.compiling import options
+from cornu.engines.jax.compiling import jitted
 from cornu.engines.jax.measured import measuring
 from cornu.engines.jax.table import TABLE
 from cornu.engines.memory import keep_freed
@@ -151,7 +151,7 @@ class JaxEngine(Engine):
             with context.use_engine(self):
                 return _keep_order(function(*args))
 
-        compiled = jax.jit(traced, donate_argnums=(0,) if donate else (), compiler_options=options())
+        compiled = jitted(traced, donate_argnums=(0,) if donate else ())
 
         def run(*args: Any) -> Any:
             wide = self.met_wide and self._is_wide(args)

@@ -3,11 +3,13 @@
 Fitted on what was measured with JAX 0.10 on two cores of an EPYC (Zen 4): XLA's own convolution runs near the
 machine's arithmetic there for dense kernels of more than one element; not so for kernels of one element, for one
 channel, for groups (its kernel gradient is hundreds of times too slow), and for the gradient of max pooling.
+On several cores all are told by their processor time but kernel gradients, which XLA computes on one core.
 """
 
 import math
 from typing import Any
 
+from cornu.engines.installed import cores
 from cornu.engines.jax import convolution, windows
 
 __all__ = ["WAYS", "possible", "usual"]
@@ -18,6 +20,7 @@ WAYS = {**convolution.WAYS, **windows.WAYS}
 _MOST_SHIFTS = 49
 _MOST_POSITIONS = 27
 _LONGEST_LINE = 64
+_FEW_CHANNELS = 8
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _DENSE = ("positions", "columns", "turned")
@@ -42,7 +45,9 @@ def possible(op: str, shapes: list[Any], dtype: str, static: dict[str, Any]) -> 
     kernel, channels = _kernel_and_channels(op, shapes, static)
     positions, groups = math.prod(kernel[:-2]), static["groups"]
     if groups == 1:
-        return [way for way in WAYS[op] if way == "xla" or (way in _DENSE and positions <= _MOST_POSITIONS)]
+        rows = shapes[0][0]
+        can = {"xla": True, "parts": isinstance(rows, int) and rows > 1}
+        return [way for way in WAYS[op] if can.get(way, way in _DENSE and positions <= _MOST_POSITIONS)]
     alone = groups == channels and positions <= _MOST_SHIFTS and _known_rows(op, shapes)
     return ["xla", "blocks", *(["shifts"] if alone else [])]
 
@@ -104,6 +109,8 @@ def _usual_dense(op: str, shapes: list[Any], static: dict[str, Any]) -> str:
         if channels == 1 or (rank == 3 and (channels >= 32 or max(static["strides"]) > 1)):
             return "positions"
         return "xla"
+    if rank == 2 and channels < _FEW_CHANNELS and max(static["strides"]) == 1:
+        return "positions"
     # XLA turns the kernel round first, which tells where there are few rows to use it for.
     space = shapes[0][1:-1]
     few = isinstance(shapes[0][0], int) and shapes[0][0] * math.prod(space) <= 1024
@@ -121,5 +128,7 @@ def _usual_dense_kernel(shapes: list[Any], kernel: Any, static: dict[str, Any]) 
     if len(window) == 3:
         return "positions"
     batch, *space = shapes[1][:-1]
+    if cores() > 1 and isinstance(batch, int) and batch >= 2 * convolution.LEAST_ROWS and channels >= _FEW_CHANNELS:
+        return "parts"  # any other way takes as long on one core, and uses only one
     seen = positions * channels * math.prod(space) * (batch if isinstance(batch, int) else 1)  # elements
     return "turned" if 32 <= channels < 256 and (strided or seen <= 1 << 22) else "xla"

@@ -18,7 +18,7 @@ from jax.interpreters import ad, batching, mlir
 
 from cornu.engines.jax import measured
 from cornu.engines.jax.choice import WAYS
-from cornu.engines.jax.compiling import options
+from cornu.engines.jax.compiling import jitted
 from cornu.engines.jax.convolution import result_space
 
 __all__ = ["TABLE"]
@@ -76,7 +76,7 @@ def _primitive(name: str, shape: Callable[..., Any]) -> Primitive:
 
     @functools.cache  # made with the first call, which is when JAX may look for devices
     def eager() -> Callable[..., Any]:
-        return jax.jit(compiled, static_argnums=0, compiler_options=options())
+        return jitted(compiled, static_argnums=0)
 
     primitive.def_abstract_eval(abstract)
     primitive.def_impl(lambda *arrays, **static: eager()(tuple(static.items()), *arrays))

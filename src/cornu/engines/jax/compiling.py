@@ -1,0 +1,49 @@
+"""What XLA is told when it compiles for a CPU.
+
+YNNPACK, to which jaxlib 0.10 gives convolutions of two axes, computes each of them on one core. Eigen's, which are
+XLA's own, take about as much processor time and use all cores.
+"""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jaxlib
+
+from cornu.engines.installed import cores
+
+__all__ = ["jitted", "options"]
+
+# What YNNPACK is given by jaxlib 0.10, without convolutions (https://github.com/openxla/xla, debug_options_flags.cc).
+_OPTION = "xla_cpu_experimental_ynn_fusion_type"
+_KINDS = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+_KNOWN = "0.10."
+
+
+@functools.cache
+def options() -> dict[str, str] | None:
+    """`compiler_options` for `jax.jit`; `None` to leave all to XLA."""
+    if jax.default_backend() != "cpu" or cores() == 1:
+        return None
+    if not jaxlib.__version__.startswith(_KNOWN) or _OPTION in os.environ.get("XLA_FLAGS", ""):
+        return None
+    return {_OPTION: _KINDS}
+
+
+def jitted(function: Callable[..., Any], **given: Any) -> Callable[..., Any]:
+    """`jax.jit` with `options`, which JAX does not take inside another `jax.jit`.
+
+    Args:
+        function: of arrays.
+        given: arguments of `jax.jit`.
+    """
+    inside = jax.jit(function, **given)
+    # JAX has no public way to ask; where its insides have changed, XLA's own options serve.
+    is_outermost = getattr(sys.modules.get("jax._src.core"), "trace_state_clean", None)
+    if options() is None or is_outermost is None:
+        return inside
+    outermost = jax.jit(function, compiler_options=options(), **given)
+    return lambda *args: outermost(*args) if is_outermost() else inside(*args)
