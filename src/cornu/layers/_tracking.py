@@ -22,6 +22,7 @@ _OPAQUE = {
     "PIL", "scipy", "sklearn", "matplotlib", "ml_dtypes",
 }  # fmt: skip
 _LEAVES = (str, bytes, int, float, complex, bool, type(None), type, types.ModuleType, types.BuiltinFunctionType)
+_PLAIN = frozenset(_LEAVES)
 
 
 def _opaque(kind: type) -> bool:
@@ -69,13 +70,14 @@ def children(holder: Any, kinds: tuple[type, ...], skip: Callable[[str], bool]) 
     """
     found: list[Any] = []
     seen = {id(holder)}
+    sought = (Variable, *kinds)
     pending = [value for name, value in reversed(vars(holder).items()) if not skip(name)]
     while pending:
         item = pending.pop()
-        if isinstance(item, _LEAVES) or id(item) in seen:
+        if type(item) in _PLAIN or isinstance(item, _LEAVES) or id(item) in seen:
             continue
         seen.add(id(item))
-        if isinstance(item, (Variable, *kinds)):
+        if isinstance(item, sought):
             found.append(item)
             continue
         pending.extend(reversed(list(_parts(item))))

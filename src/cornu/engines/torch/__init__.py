@@ -58,9 +58,21 @@ class TorchEngine(Engine):
         """Compute an op; in a trace, one on known numbers at once, so that a loop may count with them."""
         if in_trace() and arrays and op.is_primitive and op.family != "control":
             if all(map(is_known_number, arrays.values())):
-                with outside_traces():
-                    return super().apply(op, arrays, static)
+                return self._at_once(op, arrays, static)
         return super().apply(op, arrays, static)
+
+    def _at_once(self, op: Op, arrays: dict[str, Any], static: dict[str, Any]) -> Any:
+        """Compute an op outside of the trace; who watches ops goes on in it, with values of its own."""
+        watcher = context.watcher.get()
+        token = context.watcher.set(None)
+        try:
+            with outside_traces():
+                result = super().apply(op, arrays, static)
+        finally:
+            context.watcher.reset(token)
+        if watcher is not None:
+            watcher(op, arrays, static, result)
+        return result
 
     def fitted(self, function: Callable[..., Any], dtypes: list[str]) -> Callable[..., Any]:
         """The function itself; for floats what it comes down to."""

@@ -12,11 +12,13 @@ from cornu.core import dtypes
 from cornu.core.errors import UnsupportedError
 
 __all__ = [
-    "DTYPES", "NeedsValue", "broadcast_shape", "constant_of", "from_host", "in_trace", "is_known_number", "is_stand_in", "outside_traces",
-    "to_host",
+    "DTYPES", "NeedsValue", "broadcast_shape", "constant_of", "from_host", "in_trace", "is_known_number", "is_stand_in",
+    "outside_traces", "to_host",
 ]  # fmt: skip
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in dtypes.ALL}
+
+_BFLOAT16 = dtypes.numpy_dtype("bfloat16")
 
 
 class NeedsValue(UnsupportedError):
@@ -68,13 +70,22 @@ def from_host(value: np.ndarray) -> Any:
     host = np.array(value, order="C")
     if not host.dtype.isnative:
         host = host.astype(host.dtype.newbyteorder("="))
-    with outside_traces():
-        if host.dtype.name == "bfloat16":
-            tensor = torch.from_numpy(host.view(np.int16)).view(torch.bfloat16)
-        else:
-            tensor = torch.from_numpy(host)
-        device = torch.get_default_device()
-        return tensor if device.type == "cpu" else tensor.to(device)
+    if in_trace():
+        with outside_traces():
+            return _placed(host)
+    return _placed(host)
+
+
+def _placed(host: np.ndarray) -> Any:
+    """A host array's memory as a tensor, on the default device."""
+    if host.dtype == _BFLOAT16:
+        tensor = torch.from_numpy(host.view(np.int16)).view(torch.bfloat16)
+    else:
+        tensor = torch.from_numpy(host)
+    if not torch._C._len_torch_function_stack():  # then nobody has chosen one; to ask PyTorch takes long
+        return tensor
+    device = torch.get_default_device()
+    return tensor if device.type == "cpu" else tensor.to(device)
 
 
 def to_host(value: Any) -> np.ndarray:
@@ -90,10 +101,9 @@ def to_host(value: Any) -> np.ndarray:
             "fit(..., run_eagerly=True) to look at values",
         )
     with outside_traces():
-        plain = value.detach().resolve_conj().resolve_neg().cpu()
-        if plain.dtype == torch.bfloat16:
-            host = plain.view(torch.int16).numpy().view(dtypes.numpy_dtype("bfloat16"))
+        if value.dtype == torch.bfloat16:
+            host = value.detach().view(torch.int16).numpy(force=True).view(_BFLOAT16)
         else:
-            host = plain.numpy()
+            host = value.numpy(force=True)
     # The tensor may be written to later, by an optimizer say; the array must not change then, nor the tensor with it.
     return np.array(host)

@@ -21,14 +21,21 @@ def _whole(indices: Any) -> Any:
     return indices.to(torch.int64)
 
 
+def _signed(indices: Any) -> Any:
+    """Indices in a dtype that PyTorch selects by."""
+    return indices if indices.dtype == torch.int32 else _whole(indices)
+
+
 def _gather(x: Any, indices: Any, axis: int) -> Any:
     size = x.shape[axis]
-    indices = _whole(indices)
+    if size > torch.iinfo(indices.dtype).max:
+        indices = _whole(indices)
     shape = x.shape[:axis] + indices.shape + x.shape[axis + 1 :]
     if size == 0:
         return x.new_full(shape, _outside(x))
-    wrong = (indices < 0) | (indices >= size)
-    taken = torch.index_select(x, axis, indices.clamp(0, size - 1).reshape(-1)).reshape(shape)
+    inside = indices.clamp(0, size - 1)
+    wrong = torch.ne(indices, inside)
+    taken = torch.index_select(x, axis, inside.reshape(-1)).reshape(shape)
     wrong = wrong.reshape((1,) * axis + indices.shape + (1,) * (x.ndim - axis - 1))
     return taken.masked_fill(wrong, _outside(x))
 
@@ -42,8 +49,8 @@ def _gather_along(x: Any, indices: Any, axis: int) -> Any:
     if size == 0:
         return x.new_full(shape, _outside(x))
     wide = x.expand([*shape[:axis], size, *shape[axis + 1 :]])
-    wrong = (indices < 0) | (indices >= size)
-    return torch.gather(wide, axis, indices.clamp(0, size - 1)).masked_fill(wrong, _outside(x))
+    inside = indices.clamp(0, size - 1)
+    return torch.gather(wide, axis, inside).masked_fill(torch.ne(indices, inside), _outside(x))
 
 
 def _slice(x: Any, starts: Any, stops: Any, steps: Any) -> Any:
@@ -138,7 +145,7 @@ def _searchsorted(sorted_sequence: Any, values: Any, side: str) -> Any:
 
 def _by_bits_but_indices(function: Callable[..., Any]) -> Callable[..., Any]:
     bits = quirks.by_bits(function)
-    return lambda x, indices, axis: bits(x, _whole(indices), axis=axis)
+    return lambda x, indices, axis: bits(x, _signed(indices), axis=axis)
 
 
 def _split(x: Any, indices_or_sections: Any, axis: int) -> list[Any]:

@@ -23,9 +23,7 @@ def _normalization_by_batch(x: Any, offset: Any, scale: Any, axis: int, epsilon:
     return y.movedim(1, axis), mean, variance
 
 
-def _layer_normalization(
-    x: Any, gamma: Any, beta: Any, axis: Any, epsilon: float | None, rms_scaling: bool
-) -> Any:
+def _layer_normalization(x: Any, gamma: Any, beta: Any, axis: Any, epsilon: float | None, rms_scaling: bool) -> Any:
     axes = [axis] if isinstance(axis, int) else list(axis)
     last = list(range(x.ndim - len(axes), x.ndim))
     sizes = x.shape[x.ndim - len(axes) :]

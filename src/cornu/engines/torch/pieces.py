@@ -1,4 +1,4 @@
-"""Operators of our own, and whether they stand in a trace in one piece or written out for a compiler that joins them."""
+"""Operators of our own, and whether a trace has them in one piece or written out for a compiler that joins them."""
 
 import contextlib
 from collections.abc import Callable, Iterator

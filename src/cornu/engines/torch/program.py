@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from cornu.engines.torch.in_place import in_place
+
 __all__ = ["program"]
 
 # Operators whose function in `torch` takes the same arguments; it is called faster than the operator itself.
@@ -44,6 +46,7 @@ class _Writer:
         self.scope: dict[str, Any] = {}
         self.lines: list[str] = []
         self.last = _last_uses(traced)
+        self.in_place = in_place(traced)
 
     def constant(self, value: Any) -> str:
         name = f"k{len(self.scope)}"
@@ -61,9 +64,14 @@ class _Writer:
         return self.constant(list(value) if isinstance(value, list) else value)
 
     def call(self, node: Node) -> None:
+        function: Any
         given = [self.text(value) for value in node.args]
-        if node.target is torch.ops.aten._to_copy.default and list(node.kwargs) == ["dtype"]:
-            function: Any = torch.Tensor.to
+        if node in self.in_place:
+            function, name, part = self.in_place[node]
+            given += [f"{key}={self.text(value)}" for key, value in node.kwargs.items()]
+            given += [] if name is None else [f"{name}={self.names[part]}"]
+        elif node.target is torch.ops.aten._to_copy.default and list(node.kwargs) == ["dtype"]:
+            function = torch.Tensor.to
             given.append(self.text(node.kwargs["dtype"]))
         else:
             function = _function(node)

@@ -6,11 +6,13 @@ import torch
 from torch.fx import GraphModule, Node
 
 from cornu.engines.torch.arrays import to_host
+from cornu.engines.torch.in_place import writes
 
 __all__ = ["simplify"]
 
 _aten = torch.ops.aten
 _SAME = {_aten.detach.default, _aten.alias.default, _aten.lift_fresh_copy.default, _aten.lift_fresh.default}
+_VIEWS = {_aten.view.default, _aten._unsafe_view.default, _aten.expand.default, _aten.permute.default}
 _FILLED = {
     _aten.ones_like.default: lambda args: 1,
     _aten.zeros_like.default: lambda args: 0,
@@ -25,9 +27,9 @@ _LARGEST = 1 << 16  # elements of a result that is worth keeping
 def simplify(traced: GraphModule) -> None:
     """Drop nodes that nobody uses or that change nothing, fold constants, and compute what is the same once."""
     nodes = traced.graph.nodes
-    if not any(_writes(node) for node in nodes):
+    if not any(writes(node) for node in nodes):
         for node in list(nodes):
-            if node.target in _SAME:
+            if node.target in _SAME or (node.target in _VIEWS and _is_whole(node)):
                 node.replace_all_uses_with(node.args[0])
                 traced.graph.erase_node(node)
         traced.graph.eliminate_dead_code()
@@ -36,9 +38,10 @@ def simplify(traced: GraphModule) -> None:
     traced.graph.eliminate_dead_code()
 
 
-def _writes(node: Node) -> bool:
-    """Whether an operator changes one of its arguments in place."""
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+def _is_whole(node: Node) -> bool:
+    """Whether a view shows each element where it was."""
+    seen, source = node.meta["val"], node.args[0].meta["val"]  # type: ignore[union-attr]
+    return bool(seen.shape == source.shape and seen.stride() == source.stride())
 
 
 def _fold(traced: GraphModule) -> None:

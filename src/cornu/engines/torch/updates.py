@@ -1,5 +1,6 @@
 """Adam's update as PyTorch's fused kernel; in a trace, one call for all weights, in the memory of the old values."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from cornu.engines.torch.arrays import in_trace
+from cornu.engines.torch.in_place import may_be_view
 from cornu.engines.torch.pieces import define, is_written_out
 from cornu.ops.updates import adam_update as _op
 
@@ -15,6 +17,11 @@ __all__ = ["TABLE", "reuse"]
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 # The kernel corrects the bias for this many steps, after which there is none; the correction is in alpha.
 _LATE = 1e9
+
+
+@functools.cache
+def _late(device: torch.device) -> torch.Tensor:
+    return torch.tensor(_LATE, device=device)
 
 
 def _in_place(
@@ -28,7 +35,7 @@ def _in_place(
     epsilon: float,
 ) -> None:
     """Update tensors without gaps in memory, all of one dtype and device."""
-    late = [torch.tensor(_LATE, device=values[0].device)] * len(values)
+    late = [_late(values[0].device)] * len(values)
     torch._fused_adam_(
         values, gradients, momenta, velocities, [], late,
         lr=alpha.item() if alpha.device.type == "cpu" else alpha,
@@ -132,21 +139,10 @@ def _is_free(part: Node, update: Node, place: dict[Node, int], inputs: set[Node]
         for user in pending.pop().users:
             if user is not update and place.get(user, len(place)) > place[update]:
                 return False
-            if user not in seen and user is not update and _may_be_view(user):
+            if user not in seen and user is not update and may_be_view(user):
                 seen.add(user)
                 pending.append(user)
     return True
-
-
-def _may_be_view(node: Node) -> bool:
-    """Whether a result may lie in the memory of an argument."""
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or target.namespace not in ("aten", "cornu"):
-        return True
-    name = target._schema.name
-    if name.endswith(("reshape", "contiguous", "_to_copy", "to")):
-        return True
-    return any(result.alias_info is not None for result in target._schema.returns)
 
 
 def _copied(graph: Any, part: Node) -> Node:
@@ -179,7 +175,7 @@ def _lies_in(node: Any, reused: set[Node]) -> bool:
     while isinstance(node, Node):
         if node in reused:
             return True
-        if node.op != "call_function" or not _may_be_view(node) or not node.all_input_nodes:
+        if node.op != "call_function" or not may_be_view(node) or not node.all_input_nodes:
             return False
         node = node.all_input_nodes[0]
     return False

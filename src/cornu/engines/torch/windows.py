@@ -73,8 +73,16 @@ def _convolution_input_gradient(
 ) -> Any:
     both, rest = _split(padding)
     space = [size + low + high for size, (low, high) in zip(shape[1:-1], rest, strict=True)]
-    like = g.new_zeros(()).expand(shape[0], shape[-1], *space)
-    result = _backward(_front(g), like, _kernel_front(kernel), strides, both, dilation, groups, 0)
+    reach = [(size - 1) * apart + 1 for size, apart in zip(kernel.shape, dilation, strict=False)]
+    geometry = zip(space, g.shape[1:-1], strides, both, reach, strict=True)
+    # What the forward convolution left over at the end.
+    over = [size - ((count - 1) * stride - 2 * add + far) for size, count, stride, add, far in geometry]
+    if all(0 <= left < stride for left, stride in zip(over, strides, strict=True)):
+        given = (_front(g), _kernel_front(kernel), None, strides, both, dilation, True, over, groups)
+        result = torch.convolution(*given)
+    else:
+        like = g.new_zeros(()).expand(shape[0], shape[-1], *space)
+        result = _backward(_front(g), like, _kernel_front(kernel), strides, both, dilation, groups, 0)
     return _back(_padded(result, [(-low, -high) for low, high in rest]))
 
 
