@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cornu.core import context, tree
+from cornu.core.errors import CornuError
 from cornu.core.variable import structure_version
 from cornu.engines import registry
 from cornu.engines.replay import Recorder, Replay
@@ -67,15 +68,14 @@ class Replays:
             given: its inputs in their structure.
             training: what the caller said of it.
             ordinary: calls the model on inputs.
-
-        Raises:
-            BindingError: if the inputs are not those of the model.
-            EngineError: if they belong to two engines.
         """
         if not _undisturbed():
             return MISSING
-        engine = context.chosen_engine() or outermost(given, None) or registry.default_engine()
-        inputs = self._values(given, engine) if engine.rank == ENGINE_RANK and not engine.owns(np.ndarray) else None
+        try:
+            engine = context.chosen_engine() or outermost(given, None) or registry.default_engine()
+            inputs = self._values(given, engine) if engine.rank == ENGINE_RANK else None
+        except CornuError:
+            return MISSING  # the ordinary call says where
         if inputs is None:
             return MISSING
         key = (engine.name, training, *[shape_of(value) for value in inputs])
@@ -100,6 +100,8 @@ class Replays:
 
     def _values(self, given: Any, engine: Any) -> list[Any] | None:
         """The engine's values of the inputs, if they are just what the graph takes."""
+        if engine.owns(np.ndarray):
+            return None  # its values cannot be told from constants
         values = [given] if self._one[0] else self.function.bind(given)
         found = []
         for value, (rank, dtype) in zip(values, self._inputs, strict=True):
