@@ -28,7 +28,13 @@ Initial = Callable[[tuple[int, ...], str], Any]
 
 
 class Holder(Protocol):
-    """Where the values of variables live for a while (a training step's state)."""
+    """Where the values of variables live for a while (a training step's state).
+
+    Attributes:
+        idle: whether no step is running, so that it would leave.
+    """
+
+    idle: bool
 
     def read(self, variable: "Variable") -> Any:
         """The variable's current value."""

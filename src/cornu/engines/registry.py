@@ -64,11 +64,10 @@ def get(name: Any) -> Any:
     module, library, extra = ENGINES[name]
     with _lock:
         if name not in _loaded:
-            drawn = np.random.get_state()  # importing a library may draw from NumPy's generator, which is the user's
             try:
                 if importlib.util.find_spec(library) is None:
                     raise ModuleNotFoundError(f"No module named {library!r}", name=library)
-                made = importlib.import_module(module).ENGINE  # which imports the library
+                made = import_undrawn(module).ENGINE  # which imports the library
             except ImportError as error:
                 if (error.name or "").startswith("cornu"):
                     raise
@@ -77,10 +76,18 @@ def get(name: Any) -> Any:
                     f"engine {name!r} needs {library}: {error}", "it installed", install
                 ) from error
             _loaded[name] = made
-            np.random.set_state(drawn)
             _declare.forget_types()
             compile_cache.tell(made)
     return _loaded[name]
+
+
+def import_undrawn(module: str) -> Any:
+    """Import a module whose libraries may draw from NumPy's generator, which is the user's and is left as it was."""
+    drawn = np.random.get_state()
+    try:
+        return importlib.import_module(module)
+    finally:
+        np.random.set_state(drawn)
 
 
 def standard_name(name: str) -> str:

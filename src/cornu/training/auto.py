@@ -79,7 +79,7 @@ def _wanted(model: Any, name: Any) -> Auto | None:
     asked = name or model._compile_engine or engines.auto_in_force()
     if not engines.is_auto(asked) or (Native.count and bound_engine(model._flatten_layers()) is not None):
         return None
-    if any(variable.holder is not None and not variable.holder.leave() for variable in model.variables[:1]):
+    if any(variable.holder is not None and not variable.holder.idle for variable in model._all_variables()[:1]):
         return None  # a callback's call, within a loop that has its engine
     return asked if isinstance(asked, Auto) else Auto()
 

@@ -54,7 +54,7 @@ def _stand_in(variable: Variable) -> Any:
 
 def variables_of(model: Any, kind: str) -> list[Variable]:
     """The variables that a step of a kind is given."""
-    return [*model.variables, *model._late()] if kind == "predict" else model._all_variables()
+    return [*model._steady_variables(), *model._late()] if kind == "predict" else model._all_variables()
 
 
 class Trial:

@@ -1,7 +1,6 @@
 """How a graph is compiled: by PyTensor's JAX, C or Numba linker, or run by Python."""
 
 import contextlib
-import importlib
 import os
 import shutil
 import threading
@@ -20,6 +19,7 @@ from pytensor.link.vm import VMLinker
 from cornu.core.errors import ArgumentError
 from cornu.engines.pytensor.quirks import query
 from cornu.engines.pytensor.values import Known, Traced, release
+from cornu.engines.registry import import_undrawn
 
 __all__ = ["LINKERS", "build", "chosen", "mode", "use_compile_cache"]
 
@@ -59,7 +59,7 @@ def mode(name: str) -> Mode:
 
 def _by_jax() -> Any:
     """What needs JAX, imported where the JAX linker is in force and nowhere else."""
-    return importlib.import_module("cornu.engines.pytensor.by_jax")
+    return import_undrawn("cornu.engines.pytensor.by_jax")
 
 
 def use_compile_cache(directory: Path | None) -> str | None:
@@ -70,7 +70,7 @@ def use_compile_cache(directory: Path | None) -> str | None:
     """
     name = chosen()
     if name == "jax":
-        folder = importlib.import_module("cornu.engines.jax.stored").use(directory)
+        folder = import_undrawn("cornu.engines.jax.stored").use(directory)
         return None if folder is None else f"what its JAX linker compiles in {folder}"
     own = {"c": pytensor.config.compiledir, "numba": Path(pytensor.config.base_compiledir) / "numba"}
     # PyTensor settles its directory when it is imported: PYTENSOR_FLAGS=base_compiledir=... moves it.
