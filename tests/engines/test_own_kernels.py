@@ -508,3 +508,26 @@ def test_jax_kernel_gradients_in_parts(monkeypatch):
         parts = jax.jit(lambda x, g: convolution.WAYS["convolution_kernel_gradient"]["parts"](x, g, **static))
         assert str(jax.make_jaxpr(parts)(x, g)).count("conv_general_dilated[") == max(2, min(cores, 3))
         np.testing.assert_allclose(parts(x, g), wanted, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_tensorflow_s_eager_calls_become_a_graph(kind):
+    tf = pytest.importorskip("tensorflow")
+    from cornu.engines.tensorflow import recurrent
+
+    layer = getattr(cornu.layers, kind)(5, return_sequences=True)
+    x = tf.constant(np.random.default_rng(0).normal(size=(3, 7, 4)).astype("float32"))
+    found = []
+    with cornu.engine("tensorflow"):
+        for _ in range(recurrent._EAGER_CALLS + 3):
+            with tf.GradientTape() as outer, tf.GradientTape() as inner:
+                outer.watch(x), inner.watch(x)
+                result = layer(x)
+                total = tf.reduce_sum(result**2)
+            shares = inner.gradient(total, [x, *layer.trainable_variables])
+            found.append([result, *shares, outer.gradient(result, x)])
+        shorter = layer(x[:, :3])
+    for later in found[1:]:
+        for first, again in zip(found[0], later, strict=True):
+            np.testing.assert_allclose(first, again, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(shorter, found[0][0][:, :3], rtol=1e-5, atol=1e-6)

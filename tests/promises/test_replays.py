@@ -207,6 +207,18 @@ def test_an_engines_own_autodiff_follows():
             np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_what_pytorch_s_inference_mode_recorded_serves_with_gradients():
+    torch = pytest.importorskip("torch")
+    x = torch.from_numpy(inputs_for(pictures()))
+    with cornu.engine("torch"):
+        with torch.inference_mode():
+            model = warm(pictures(), x)
+        result = model(x)
+        result.sum().backward()
+    assert replayed(model) == 1
+    assert all(v.home.native.grad is not None for v in model.trainable_variables)
+
+
 def test_a_debugger_sees_the_layers(engine):
     model = perceptron()
     x = inputs_for(model)

@@ -70,6 +70,10 @@ def from_host(value: np.ndarray) -> Any:
     host = np.array(value, order="C")
     if not host.dtype.isnative:
         host = host.astype(host.dtype.newbyteorder("="))
+    if torch.is_inference_mode_enabled():
+        # A variable keeps what it gets, for when gradients are wanted too.
+        with torch.inference_mode(False), outside_traces():
+            return _placed(host)
     if in_trace():
         with outside_traces():
             return _placed(host)
