@@ -1,5 +1,7 @@
 """Ops for which engines have a way of their own: it agrees with the composed op, and is taken only where it may be."""
 
+import contextlib
+import gc
 import subprocess
 import sys
 
@@ -531,3 +533,43 @@ def test_tensorflow_s_eager_calls_become_a_graph(kind):
         for first, again in zip(found[0], later, strict=True):
             np.testing.assert_allclose(first, again, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(shorter, found[0][0][:, :3], rtol=1e-5, atol=1e-6)
+
+
+def _pooled():
+    return cornu.Sequential(
+        [cornu.Input((8, 8, 1)), cornu.layers.Conv2D(2, 3, activation="leaky_relu"), cornu.layers.MaxPooling2D(),
+         cornu.layers.Flatten(), cornu.layers.Dense(3, activation="softmax")]
+    )  # fmt: skip
+
+
+def test_tensorflow_lets_go_of_the_graphs_of_models_that_are_gone():
+    tf = pytest.importorskip("tensorflow")
+    x, y = np.ones((4, 8, 8, 1), "float32"), np.zeros((4, 3), "float32")
+
+    def graphs():
+        gc.collect()
+        return sum(issubclass(type(found), tf.Graph) for found in gc.get_objects())
+
+    def use():
+        model = _pooled()
+        model.compile("adam", "mse", engine="tensorflow")
+        model.fit(x, y, verbose=0)
+        model.predict(x, verbose=0)
+
+    use()
+    before = graphs()
+    use()
+    assert graphs() == before
+
+
+def test_tensorflow_steps_run_under_a_tape_of_the_user_s():
+    tf = pytest.importorskip("tensorflow")
+    x, y = np.ones((4, 8, 8, 1), "float32"), np.zeros((4, 3), "float32")
+    losses = []
+    for watched in (False, True):
+        cornu.utils.set_random_seed(0)
+        model = _pooled()
+        model.compile("sgd", "mse", engine="tensorflow")
+        with tf.GradientTape() if watched else contextlib.nullcontext():
+            losses.append([model.train_on_batch(x, y) for _ in range(3)])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from cornu.engines.tensorflow.gradients import custom_gradient
 from cornu.engines.tensorflow.loops import under_xla
 from cornu.ops._declare import operator
 
@@ -19,7 +20,7 @@ def _softmax(x: Any, axis: Any) -> Any:
         return operator("softmax").body(x, axis)
     result: list[Any] = []
 
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    @custom_gradient
     def compute(x: Any) -> Any:
         # oneDNN's kernel gives NaN for some elements only of a row that has one, or an infinity.
         plain = tf.reduce_max(x) < tf.constant(np.inf, x.dtype)
@@ -39,7 +40,7 @@ def _leaky_relu(x: Any, negative_slope: Any) -> Any:
     if x.dtype != tf.float32 or under_xla.get():  # its slope is a float32
         return operator("leaky_relu").body(x, negative_slope)
 
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    @custom_gradient
     def compute(x: Any) -> Any:
         # TensorFlow's own gradient takes the other slope at 0.
         right = tf.greater_equal(x, tf.zeros((), x.dtype))

@@ -10,6 +10,7 @@ import tensorflow as tf
 from cornu.core import tree
 from cornu.core.errors import GraphError
 from cornu.core.variable import Variable
+from cornu.engines.tensorflow.gradients import custom_gradient
 from cornu.engines.tensorflow.sizes import resolve
 from cornu.ops import control
 from cornu.ops._declare import host_array
@@ -154,7 +155,7 @@ def _rematerialized(operands: Any, f: Callable[..., Any]) -> Any:
         back: list[Any] = tape.gradient([found[i] for i in smooth], sources, output_gradients=gradients)
         return back
 
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    @custom_gradient
     def kept(*sources: Any) -> Any:
         # What was in force around the call is so no longer when the way back is built.
         return outputs, lambda *gradients: around.copy().run(again, [gradients[i] for i in smooth])
