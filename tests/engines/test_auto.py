@@ -171,6 +171,26 @@ def test_what_is_not_drawn_yet_stays_undrawn(fakes):
 # ---------------------------------------------------------------- the choice
 
 
+class Third(Fake):
+    """An engine that compiles a step at its third call."""
+
+    def compile(self, function, donate=False, thorough=False):
+        made, calls = NumpyEngine.compile(self, function, donate, thorough), []
+
+        def run(*args):
+            calls.append(True)
+            time.sleep(self.compiling if len(calls) == 3 else self.pause)
+            return made(*args)
+
+        return run
+
+
+def test_a_compiler_that_comes_at_the_third_call_is_no_slow_step(fakes, capsys):
+    auto = fakes(Third("third", compile=0.3, step=0.001), Fake("steady", step=0.01))
+    tiny().fit(X, Y, batch_size=8, epochs=40, verbose=0, engine=auto)
+    assert "chosen: third for 200 steps" in capsys.readouterr().out
+
+
 def test_a_short_fit_does_not_wait_for_a_slow_compiler(fakes, capsys):
     """Total time decides: compile plus steps. What was measured serves both calls."""
     auto = fakes(Fake("quick", step=0.05), Fake("deep", compile=1.0))
