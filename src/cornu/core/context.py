@@ -64,6 +64,16 @@ def use_engine(engine: Any) -> Iterator[Any]:
         _engine.reset(token)
 
 
+@contextlib.contextmanager
+def watched_by(told: Callable[[Any, Any, Any, Any], None] | None) -> Iterator[None]:
+    """Let ops of a block be told to this watcher (`None`: to nobody)."""
+    token = watcher.set(told)
+    try:
+        yield
+    finally:
+        watcher.reset(token)
+
+
 def is_abstract() -> bool:
     """Whether shapes are being inferred: ops without array arguments give Specs."""
     return _abstract.get()

@@ -196,22 +196,15 @@ class Engine(Interpreter):
         watcher = context.watcher.get()
         if op.family == "control":
             seen = watcher if function is control.UNROLLED[op.name] else None
-            token = context.watcher.set(seen)
-            try:
-                with context.use_engine(self):
-                    result = function(**prepare(op, arrays, self.own), **static)
-            finally:
-                context.watcher.reset(token)
+            with context.watched_by(seen), context.use_engine(self):
+                result = function(**prepare(op, arrays, self.own), **static)
         elif op.name in self.ruled and self.ruled[op.name](static):
             result = self.by_rule(op, prepare(op, arrays, self.own), static)
         elif watcher is None or op.is_primitive:
             result = function(*prepare(op, arrays, self.own).values(), **static)
         else:  # who watches sees the whole, not what it may be composed of too
-            token = context.watcher.set(None)
-            try:
+            with context.watched_by(None):
                 result = function(*prepare(op, arrays, self.own).values(), **static)
-            finally:
-                context.watcher.reset(token)
         if watcher is not None:
             watcher(op, arrays, static, result)
         return result

@@ -45,13 +45,15 @@ def _from_third_call(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _graph(function: Callable[..., Any], given: tuple[Any, ...]) -> Any:
     engine = context.find_engine("tensorflow")
+    specs = [tf.TensorSpec(value.shape, value.dtype) for value in given if tf.is_tensor(value)]
+    # Not the tensors themselves: the graph would keep them.
+    rest = [(True, None) if tf.is_tensor(value) else (False, value) for value in given]
 
     def traced(*tensors: Any) -> Any:
-        rest = iter(tensors)
+        found = iter(tensors)
         with context.use_engine(engine):
-            return function(*[next(rest) if tf.is_tensor(value) else value for value in given])
+            return function(*[next(found) if is_tensor else value for is_tensor, value in rest])
 
-    specs = [tf.TensorSpec(value.shape, value.dtype) for value in given if tf.is_tensor(value)]
     return tf.function(traced, autograph=False).get_concrete_function(*specs)
 
 

@@ -64,12 +64,8 @@ class TorchEngine(Engine):
     def _at_once(self, op: Op, arrays: dict[str, Any], static: dict[str, Any]) -> Any:
         """Compute an op outside of the trace; who watches ops goes on in it, with values of its own."""
         watcher = context.watcher.get()
-        token = context.watcher.set(None)
-        try:
-            with outside_traces():
-                result = super().apply(op, arrays, static)
-        finally:
-            context.watcher.reset(token)
+        with context.watched_by(None), outside_traces():
+            result = super().apply(op, arrays, static)
         if watcher is not None:
             watcher(op, arrays, static, result)
         return result
