@@ -39,10 +39,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--what", type=_names, metavar="NAMES", help=f"with commas, of: {', '.join(turns.WHATS)}")
     parser.add_argument("--rounds", type=int, help="turns of each contender (21; quick 7)")
     parser.add_argument("--threads", type=int, default=2, help="cores of each process (2)")
+    parser.add_argument("--gpu", action="store_true", help="let engines use a GPU; the record is then gpu/results.json")
     parser.add_argument("--record", action="store_true", help="put what is measured into results.json and RESULTS.md")
     parser.add_argument("--check", action="store_true", help="fail if a ratio is worse than the recorded one")
     parser.add_argument("--tables", action="store_true", help="measure nothing: make RESULTS.md again")
-    parser.add_argument("--results", type=Path, default=HERE / "results.json", help="the record")
+    parser.add_argument("--results", type=Path, help="the record (results.json here)")
     for option, known in (("only", sections), ("engines", list(ALL)), ("what", list(turns.WHATS))):
         parser.set_defaults(**{f"known_{option}": known})
     return parser
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = _parser()
     options = parser.parse_args(arguments)
+    options.results = options.results or HERE / ("gpu/results.json" if options.gpu else "results.json")
     for option in ("only", "engines", "what"):
         known = getattr(options, f"known_{option}")
         for name in getattr(options, option) or ():
@@ -74,7 +76,7 @@ def _plan(options: argparse.Namespace, folder: Path) -> Plan:
         shared=options.quick,
         full=not options.quick,
         clock=Clock(QUICK_SECONDS if options.quick else None),
-        setting=Setting(folder, options.threads),
+        setting=Setting(folder, options.threads, options.gpu),
     )
 
 
@@ -114,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     recorded = record.read(options.results)
     if options.tables:
-        record.write(options.results.with_name("RESULTS.md"), render(recorded, HERE / "notes.md"))
+        record.write(options.results.with_name("RESULTS.md"), render(recorded, options.results.with_name("notes.md")))
         return 0
     when = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     command = " ".join(["python -m benchmarks", *(sys.argv[1:] if arguments is None else arguments)])
@@ -124,9 +126,8 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             found = _measure(plan, sections, when)
             threads = len(plan.setting.cores)
-            found["runs"] = {
-                when: {"command": command, "machine": machine.describe(threads), "versions": machine.versions()}
-            }
+            described = machine.describe(threads, options.gpu)
+            found["runs"] = {when: {"command": command, "machine": described, "versions": machine.versions()}}
             worse = check.worse(found, recorded) if options.check else {}
             if worse:
                 print("Worse than recorded, so measured again:", *worse.values(), sep="\n  ")
@@ -136,8 +137,9 @@ def main(arguments: list[str] | None = None) -> int:
             plan.close()
     if options.record:
         merged = record.merge(recorded, found)
+        options.results.parent.mkdir(exist_ok=True)
         record.write(options.results, json.dumps(merged, indent=1) + "\n")
-        record.write(options.results.with_name("RESULTS.md"), render(merged, HERE / "notes.md"))
+        record.write(options.results.with_name("RESULTS.md"), render(merged, options.results.with_name("notes.md")))
     elif not options.check:
         print(render(found, Path(os.devnull)))
     busy = max(section.get("others", 0.0) for section in [*found["workloads"].values(), found.get("once", {})])

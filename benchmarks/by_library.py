@@ -68,3 +68,5 @@ class Library(Contender):
         y = self.model(x)
         if hasattr(y, "block_until_ready"):
             y.block_until_ready()
+        elif getattr(y, "is_cuda", False):
+            importlib.import_module("torch").cuda.synchronize()

@@ -23,7 +23,7 @@ PACKAGES = (
 )
 
 
-def describe(threads: int) -> dict[str, Any]:
+def describe(threads: int, gpu: bool) -> dict[str, Any]:
     """What the figures were taken on."""
     text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
@@ -35,7 +35,14 @@ def describe(threads: int) -> dict[str, Any]:
         "memory_gb": round(pages / 2**30, 1),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
+        **({"gpu": _gpu()} if gpu else {}),
     }
+
+
+def _gpu() -> str:
+    """The name of the GPU."""
+    asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def versions() -> dict[str, str]:

@@ -17,6 +17,9 @@ __all__ = ["Clock", "Failed", "Process", "Setting"]
 
 ROOT = Path(__file__).parent.parent
 
+_CPU = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+_GPU = {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+
 
 class Failed(Exception):
     """A worker's error, end, or silence."""
@@ -28,10 +31,12 @@ class Setting:
     Args:
         folder: a temporary folder.
         threads: how many cores a worker may use.
+        gpu: whether engines may use one.
     """
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int, gpu: bool = False) -> None:
         self.folder = folder
+        self.gpu = gpu
         self.cores = sorted(os.sched_getaffinity(0))[:threads]
 
     def environment(self, name: str) -> dict[str, str]:
@@ -44,8 +49,7 @@ class Setting:
             "TF_NUM_INTRAOP_THREADS": threads,
             "TF_NUM_INTEROP_THREADS": threads,
             "TF_CPP_MIN_LOG_LEVEL": "2",
-            "CUDA_VISIBLE_DEVICES": "",
-            "JAX_PLATFORMS": "cpu",
+            **(_GPU if self.gpu else _CPU),
             "JAX_ENABLE_COMPILATION_CACHE": "false",
             "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
             "PYTENSOR_FLAGS": f"base_compiledir={tempfile.mkdtemp(prefix='pytensor', dir=self.folder)}",

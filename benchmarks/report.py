@@ -20,9 +20,9 @@ Written by `python -m benchmarks --record` (full: hours; `--quick`: under five m
 Medians of alternating blocks, one process for each contender. A ratio is of medians; behind it are the quartiles of
 the ratios of the single rounds. Under 1, Cornu is faster. *near*: over the target by less than two standard errors.
 "By hand": the same model in plain JAX, a `tf.function`, PyTorch eager or compiled, with the same loop, shuffling and
-metric; the ratio is to the fastest of them, for engine `auto` to the fastest of Keras on all engines, Flax NNX and PyTorch. `nnx` is
-Flax NNX. All contenders of a workload start from the same
-weights and data, and their first losses agree unless a line says otherwise.
+metric; the ratio is to the fastest of them, for engine `auto` to the fastest of Keras on all engines, Flax NNX and
+PyTorch. `nnx` is Flax NNX. All contenders of a workload start from the same weights and data, and their first losses
+agree unless a line says otherwise.
 """
 RATIO_HEAD = "| what | engine | Cornu | Keras | Cornu / Keras | by hand | Cornu / by hand | target | met |"
 

@@ -94,12 +94,14 @@ class PyTorch(ByHand):
         x, y = self._first(given.x), self._first(given.y) if given.y.ndim == 4 else given.y
         super().__init__(workload, Given(x, y, given.weights, given.trained))
         self.score = LOSSES[workload.loss]
-        self.net = workload.torch()
-        fill(self.net, given.weights)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        net = workload.torch()
+        fill(net, given.weights)
+        self.net = net.to(self.device)
         trained = [p for p in self.net.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(trained, LEARNING_RATE, (BETA1, BETA2), EPSILON, fused=True)
         self.called = torch.compile(self.net) if compiled else self.net
-        self.total = torch.zeros(2)
+        self.total = torch.zeros(2, device=self.device)
 
     def _first(self, x: Any) -> Any:
         return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if self.pictures else x
@@ -119,13 +121,13 @@ class PyTorch(ByHand):
         return loss
 
     def _target(self, y: Any) -> Any:
-        y = torch.from_numpy(y)
+        y = torch.from_numpy(y).to(self.device)
         return y.long() if self.workload.loss == "classes" else y
 
     @torch.inference_mode()
     def forward(self, x: Any) -> np.ndarray:
         self._training(False)
-        return self.called(self.native(x)).numpy()
+        return self.called(self.native(x)).numpy(force=True)
 
     def begin(self) -> None:
         self.total.zero_()
@@ -135,8 +137,12 @@ class PyTorch(ByHand):
         return loss, metric
 
     def native(self, x: Any) -> Any:
-        return {name: torch.from_numpy(v) for name, v in x.items()} if isinstance(x, dict) else torch.from_numpy(x)
+        if isinstance(x, dict):
+            return {name: torch.from_numpy(v).to(self.device) for name, v in x.items()}
+        return torch.from_numpy(x).to(self.device)
 
     def eager(self, x: Any) -> None:
         self._training(False)
         self.net(x)
+        if self.device == "cuda":
+            torch.cuda.synchronize()

@@ -232,9 +232,15 @@ def test_thorough_compiling_changes_nothing(engine):
 # ---------------------------------------------------------------- TensorFlow
 
 
+def tensorflow():
+    """Its engine, where it is installed."""
+    pytest.importorskip("tensorflow")
+    return cornu.engines.registry.get("tensorflow")
+
+
 def test_tensorflow_convolves_as_the_reference_however_it_is_padded():
     """Padding that TensorFlow has a name for goes to other kernels than any other."""
-    owner, primitive = cornu.engines.registry.get("tensorflow"), operator
+    owner, primitive = tensorflow(), operator
     shapes = [((2, 5, 6, 3), (3, 2, 3, 4), 1), ((2, 6, 5, 2), (2, 3, 1, 4), 2), ((2, 5, 3), (3, 3, 2), 1)]
     shapes += [((2, 4, 5, 3, 2), (3, 2, 3, 2, 2), 1)]
     for x_shape, kernel_shape, groups in shapes:
@@ -264,7 +270,7 @@ def test_tensorflow_convolves_as_the_reference_however_it_is_padded():
 
 @pytest.mark.parametrize("values", ["plain", "ties", "nan", "infinite"])
 def test_tensorflow_pools_as_the_reference(values):
-    owner = cornu.engines.registry.get("tensorflow")
+    owner = tensorflow()
     for shape, size, step, pads in (
         ((2, 5, 4, 3), 3, 2, (1, 1)), ((2, 5, 4, 3), 2, 2, (0, 1)), ((2, 5, 3), 3, 1, (1, 1)), ((2, 5, 3), 2, 1, (1, 0))
     ):  # fmt: skip
@@ -297,7 +303,7 @@ BROKEN = np.array([[1, 2, 3], [np.inf, 1, 2], [-np.inf, 1, 2], [-np.inf] * 3, [n
 @pytest.mark.parametrize("x", [BROKEN[:1], BROKEN, BROKEN.reshape(1, 5, 1, 3)], ids=["finite", "broken", "more axes"])
 def test_tensorflow_softmax_is_the_composed_one(x, dtype):
     """Values and gradients of both orders, also where a row has NaN or infinities: then all of it is NaN."""
-    owner = cornu.engines.registry.get("tensorflow")
+    owner = tensorflow()
     with cornu.engine(owner):
         own, composed = (
             both_orders(owner, lambda values, f=f: [f(values[0], axis=-1)], [x.astype(dtype)])
@@ -309,7 +315,7 @@ def test_tensorflow_softmax_is_the_composed_one(x, dtype):
 
 
 def test_tensorflow_leaky_relu_is_the_composed_one():
-    owner = cornu.engines.registry.get("tensorflow")
+    owner = tensorflow()
     x = np.array([0, -0.0, 1e-6, -1e-6, 2, -3], "float32")
     with cornu.engine(owner):
         own, composed = (
@@ -322,7 +328,7 @@ def test_tensorflow_leaky_relu_is_the_composed_one():
 
 def test_tensorflow_gradients_of_rows_begin_with_nothing_or_with_what_is_there():
     """Zeros that a graph knows of are not added; others are."""
-    owner = cornu.engines.registry.get("tensorflow")
+    owner = tensorflow()
     rows, where = floats(4, 3), np.array([[1], [0], [1], [4]], "int32")
     table = floats(5, 3)
     with cornu.engine("numpy"):
@@ -341,7 +347,7 @@ def test_tensorflow_gradients_of_rows_begin_with_nothing_or_with_what_is_there()
 
 @pytest.mark.parametrize("shape", [(2, 64), (2, 3, 64), (0, 64), (2, 65)])
 def test_tensorflow_adds_a_row_to_rows(shape):
-    owner = cornu.engines.registry.get("tensorflow")
+    owner = tensorflow()
     x, row = floats(*shape), floats(shape[-1])
     with cornu.engine(owner):
         found = both_orders(owner, lambda values: [ops.exp(ops.add(*values))], [x, row])
@@ -405,14 +411,16 @@ def test_torch_has_kernels_that_agree_with_the_composed_ops(case):
 
 
 def test_torch_attention_is_one_operator_in_a_trace():
-    engine = cornu.engines.get("torch")
-    values = [engine.from_host(array) for array in heads((1, 160, 2, 4))]
+    torch, engine = pytest.importorskip("torch"), cornu.engines.get("torch")
+    with torch.device("cpu"):
+        values = [engine.from_host(array) for array in heads((1, 160, 2, 4))]
 
     def step(values):
         attend = lambda values: (ops.sum(ops.square(ops.dot_product_attention(*values))), None)
         return engine.value_and_grad(attend)(values)[1]
 
-    names = [str(node.target) for node in tracing._graph(step, values, False).graph.nodes]
+    with torch.device("cpu"):
+        names = [str(node.target) for node in tracing._graph(step, values, False).graph.nodes]
     assert sum("flash_attention" in name for name in names) == 2
     assert not any("softmax" in name for name in names)
 
@@ -573,3 +581,20 @@ def test_tensorflow_steps_run_under_a_tape_of_the_user_s():
         with tf.GradientTape() if watched else contextlib.nullcontext():
             losses.append([model.train_on_batch(x, y) for _ in range(3)])
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+
+
+def test_jax_copies_and_looks_at_many_values_at_once_where_they_are_not_on_the_host(monkeypatch):
+    engine = cornu.engines.get("jax")
+    values = [engine.from_host(np.full((2, 3), number, "float32")) for number in range(3)]
+    values += [engine.from_host(np.ones(2)), engine.from_host(np.ones((0, 4), "float16"))]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    copies = engine.kept(values)
+    for value, copy in zip(values, copies, strict=True):
+        assert isinstance(copy, jax.Array)
+        assert copy.dtype == value.dtype
+        assert not value.size or copy.unsafe_buffer_pointer() != value.unsafe_buffer_pointer()
+        np.testing.assert_array_equal(copy, value)
+    assert engine.all_finite(values)
+    assert engine.all_finite([])
+    for bad in (np.nan, np.inf):
+        assert not engine.all_finite([*values, engine.from_host(np.array([1.0, bad], "float32"))])

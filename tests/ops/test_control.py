@@ -17,7 +17,7 @@ T = Dim("time")
 
 
 def host(value):
-    return tree.map_structure(lambda v: None if v is None else np.asarray(v).tolist(), value)
+    return tree.map_structure(lambda v: None if v is None else ops.convert_to_numpy(v).tolist(), value)
 
 
 def test_scan(engine):
@@ -89,7 +89,7 @@ def test_compiled_loops():
     with cornu.engine("numpy"):
         plain = loops(XS)
     for a, b in zip(compiled, plain, strict=True):
-        np.testing.assert_allclose(np.asarray(a), b, rtol=1e-6)
+        np.testing.assert_allclose(ops.convert_to_numpy(a), b, rtol=1e-6)
 
 
 def through_scan(x):
@@ -141,8 +141,8 @@ def test_gradients(function):
     with cornu.engine("jax") as engine:
         (_, _), (found,) = engine.value_and_grad(call)([engine.from_host(XS)])
         _, (compiled,) = engine.compile(engine.value_and_grad(call))([engine.from_host(XS)])
-    np.testing.assert_allclose(np.asarray(found), wanted, rtol=2e-4, atol=1e-5)
-    np.testing.assert_allclose(np.asarray(compiled), wanted, rtol=2e-4, atol=1e-5)
+    np.testing.assert_allclose(ops.convert_to_numpy(found), wanted, rtol=2e-4, atol=1e-5)
+    np.testing.assert_allclose(ops.convert_to_numpy(compiled), wanted, rtol=2e-4, atol=1e-5)
 
 
 def test_specs():
@@ -178,7 +178,7 @@ def test_associative_scan(engine):
         for reverse in (False, True):
             found = ops.associative_scan(lambda a, b: ops.add(a, b), x, reverse=reverse)
             wanted = np.flip(np.cumsum(np.flip(x, 0), 0), 0) if reverse else np.cumsum(x, 0)
-            np.testing.assert_allclose(np.asarray(found), wanted, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(ops.convert_to_numpy(found), wanted, rtol=1e-5, atol=1e-6)
     # Not commutative: affine maps (m, c), composed from left to right.
     m, c = np.linspace(0.5, 1.5, 5, dtype=F), np.linspace(-1, 1, 5, dtype=F)
     compose = lambda f, g: {"m": ops.multiply(g["m"], f["m"]), "c": ops.add(ops.multiply(g["m"], f["c"]), g["c"])}
@@ -189,6 +189,6 @@ def test_associative_scan(engine):
                 lambda f, g: {"m": g["m"] * f["m"], "c": g["m"] * f["c"] + g["c"]}, {"m": m, "c": c}, reverse=reverse
             )
         for key in judge:
-            np.testing.assert_allclose(np.asarray(found[key]), np.asarray(judge[key]), rtol=1e-5)
+            np.testing.assert_allclose(ops.convert_to_numpy(found[key]), np.asarray(judge[key]), rtol=1e-5)
     with pytest.raises(CornuError):
         ops.associative_scan(lambda a, b: a, Spec((T,), "float32"))

@@ -111,7 +111,7 @@ class Replays:
                 own = engine.from_host(value)
                 own = value.view() if own is value else own
             elif engine.owns(type(value)) and not engine.is_tracing(value) and dtype_of(value) == dtype:
-                own = value
+                own = engine.from_any(value)
             else:
                 return None
             if len(own.shape) != rank or id(value) in value_masks:

@@ -71,6 +71,16 @@ def _restore_order(result: Any) -> Any:
     return tree.pack(result.structure.like, result.leaves) if isinstance(result, _Ordered) else result
 
 
+@jax.jit
+def _copies(values: list[Any]) -> list[Any]:
+    return [jnp.copy(value) for value in values]
+
+
+@jax.jit
+def _all_finite(values: list[Any]) -> Any:
+    return jnp.stack([jnp.isfinite(value).all() for value in values]).all()
+
+
 class JaxEngine(Engine):
     """Computes with `jax.numpy` and `jax.lax`, compiles with `jax.jit`, differentiates natively.
 
@@ -216,8 +226,19 @@ class JaxEngine(Engine):
         return jax.device_put(value, may_alias=False)
 
     def kept(self, values: list[Any]) -> list[Any]:
-        """Copies on the host, where that is where the arrays are: many small ones are copied faster there."""
-        return [np.array(value) for value in values] if jax.default_backend() == "cpu" else super().kept(values)
+        """Copies on the host, where that is where the arrays are: many small ones are copied faster there.
+
+        Elsewhere all are copied at once: one by one each would cost a launch.
+        """
+        if jax.default_backend() == "cpu":
+            return [np.array(value) for value in values]
+        return self._at_once(_copies, values)
+
+    def _at_once(self, function: Callable[..., Any], values: list[Any]) -> Any:
+        """A function under `jax.jit` of many values, in 64 bits if one of them is."""
+        wide = self.met_wide and self._is_wide(values)
+        with jax.enable_x64(True) if wide else contextlib.nullcontext():
+            return function(values)
 
     def feed(self, value: Any) -> Any:
         """Host arrays as they are: `jax.jit` takes them over faster than `jnp.asarray` does."""
@@ -237,7 +258,7 @@ class JaxEngine(Engine):
         """Whether all elements are finite; on a CPU looked at where they are, elsewhere asked of the device."""
         if jax.default_backend() == "cpu":
             return super().all_finite(values)
-        return all(map(bool, [jnp.isfinite(value).all() for value in values]))
+        return not values or bool(self._at_once(_all_finite, values))
 
     def wait(self, value: Any) -> None:
         """Return once the value is computed."""

@@ -16,12 +16,14 @@ from cornu.engines.contract import Engine
 from cornu.engines.torch import gradients, inductor, quirks
 from cornu.engines.torch.arrays import (
     DTYPES,
+    device,
     from_host,
     in_trace,
     is_known_number,
     is_stand_in,
     outside_traces,
     to_host,
+    together,
 )
 from cornu.engines.torch.home import TorchHome, home_of
 from cornu.engines.torch.table import TABLE
@@ -34,7 +36,8 @@ __all__ = ["ENGINE", "TorchEngine"]
 class TorchEngine(Engine):
     """Computes with `torch`, traces with `make_fx`, differentiates with autograd.
 
-    New values live on `torch.get_default_device()`.
+    Values live on the device of `torch.set_default_device`; without one on a GPU, if CUDA sees one. What comes to an
+    op from the CPU is brought there.
     """
 
     name = "torch"
@@ -47,8 +50,12 @@ class TorchEngine(Engine):
         return issubclass(kind, torch.Tensor)
 
     def from_host(self, value: np.ndarray) -> Any:
-        """The array copied to PyTorch's default device; never a stand-in, since a variable keeps what it gets."""
+        """The array copied to where new values live; never a stand-in, since a variable keeps what it gets."""
         return from_host(value)
+
+    def from_any(self, value: Any) -> Any:
+        """Anything as a tensor where new values live."""
+        return together(super().from_any(value))
 
     def to_host(self, value: Any) -> np.ndarray:
         """The tensor's elements in an array of their own."""
@@ -59,7 +66,7 @@ class TorchEngine(Engine):
         if in_trace() and arrays and op.is_primitive and op.family != "control":
             if all(map(is_known_number, arrays.values())):
                 return self._at_once(op, arrays, static)
-        return super().apply(op, arrays, static)
+        return super().apply(op, together(arrays), static)
 
     def _at_once(self, op: Op, arrays: dict[str, Any], static: dict[str, Any]) -> Any:
         """Compute an op outside of the trace; who watches ops goes on in it, with values of its own."""
@@ -111,7 +118,9 @@ class TorchEngine(Engine):
     def infer(self, function: Callable[[list[Any]], list[Any]], specs: list[Spec]) -> list[Spec]:
         """Shapes and dtypes of a function's results, on PyTorch's fake tensors."""
         with context.use_engine(self), torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
-            found = function([torch.empty(list(map(int, spec.shape)), dtype=DTYPES[spec.dtype]) for spec in specs])
+            found = function(
+                [torch.empty(list(map(int, spec.shape)), dtype=DTYPES[spec.dtype], device=device()) for spec in specs]
+            )
         return [Spec(tuple(leaf.shape), dtype_of(leaf)) for leaf in found]
 
     def copy(self, value: Any) -> Any:
@@ -128,7 +137,11 @@ class TorchEngine(Engine):
         """Whether all elements are finite: no sum is finite of what is not, but one may overflow by itself."""
         with torch.no_grad():
             sums = [value.sum() if value.itemsize > 2 else value.float().sum() for value in values]
-            suspects = [value for value, total in zip(values, sums, strict=True) if not math.isfinite(total.item())]
+            if sums and all(total.is_cuda for total in sums):  # waits for the GPU once
+                totals = torch.stack([total.float() for total in sums]).tolist()
+            else:
+                totals = [total.item() for total in sums]
+            suspects = [value for value, total in zip(values, totals, strict=True) if not math.isfinite(total)]
             return all(bool(torch.isfinite(value).all()) for value in suspects)
 
     def is_tracing(self, value: Any) -> bool:

@@ -1,19 +1,22 @@
 """Tensors from host arrays and back, dtypes, and what tells a stand-in from a tensor with elements."""
 
 import contextlib
+import functools
 from typing import Any
 
 import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
 
 from cornu.core import dtypes
 from cornu.core.errors import UnsupportedError
 
 __all__ = [
-    "DTYPES", "NeedsValue", "broadcast_shape", "constant_of", "from_host", "in_trace", "is_known_number", "is_stand_in",
-    "outside_traces", "to_host",
+    "DTYPES", "NeedsValue", "broadcast_shape", "constant_of", "device", "from_host", "in_trace", "is_known_number",
+    "is_stand_in", "outside_traces", "to_host", "together",
 ]  # fmt: skip
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in dtypes.ALL}
@@ -64,8 +67,36 @@ def broadcast_shape(*shapes: Any) -> tuple[Any, ...]:
     return torch.broadcast_shapes(*shapes)  # imports `sympy`, which takes half a second
 
 
+@functools.cache
+def _best_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device() -> torch.device:
+    """Where values live: on what `torch.set_default_device` says, else on a GPU that CUDA sees, as in Keras."""
+    if torch._C._len_torch_function_stack():  # to look into it takes long
+        for mode in reversed(_get_current_function_mode_stack()):
+            if isinstance(mode, DeviceContext):
+                return mode.device
+    return _best_device()
+
+
+def together(values: Any) -> Any:
+    """A structure of values with the tensors of the CPU brought to where values live."""
+    place = device()
+    return values if place.type == "cpu" else _brought(values, place)
+
+
+def _brought(values: Any, place: torch.device) -> Any:
+    if isinstance(values, torch.Tensor):
+        return values.to(place) if values.device.type == "cpu" else values
+    if isinstance(values, dict):
+        return {name: _brought(value, place) for name, value in values.items()}
+    return [_brought(value, place) for value in values] if isinstance(values, (list, tuple)) else values
+
+
 def from_host(value: np.ndarray) -> Any:
-    """A host array as a tensor on the default device, in memory of its own."""
+    """A host array as a tensor where new values live, in memory of its own."""
     # Always a copy: whoever holds the array, or one it is a view of, may write to it.
     host = np.array(value, order="C")
     if not host.dtype.isnative:
@@ -81,15 +112,13 @@ def from_host(value: np.ndarray) -> Any:
 
 
 def _placed(host: np.ndarray) -> Any:
-    """A host array's memory as a tensor, on the default device."""
+    """A host array's memory as a tensor, brought to where new values live."""
     if host.dtype == _BFLOAT16:
         tensor = torch.from_numpy(host.view(np.int16)).view(torch.bfloat16)
     else:
         tensor = torch.from_numpy(host)
-    if not torch._C._len_torch_function_stack():  # then nobody has chosen one; to ask PyTorch takes long
-        return tensor
-    device = torch.get_default_device()
-    return tensor if device.type == "cpu" else tensor.to(device)
+    place = device()
+    return tensor if place.type == "cpu" else tensor.to(place)
 
 
 def to_host(value: Any) -> np.ndarray:

@@ -17,6 +17,8 @@ _KINDS = (torch.float32, torch.float64)
 def _normalization_by_batch(x: Any, offset: Any, scale: Any, axis: int, epsilon: float) -> Any:
     if x.dtype not in _KINDS or x.ndim < 2 or not -x.ndim <= axis < x.ndim or x.numel() == 0:
         return operator("normalization_by_batch").body(x, axis, offset, scale, epsilon)
+    if scale is None and offset is not None and x.is_cuda:  # then PyTorch's gradient for the offset is empty
+        scale = torch.ones_like(offset)
     y, mean, inverse = torch.native_batch_norm(x.movedim(axis, 1), scale, offset, None, None, True, 0.0, epsilon)
     mean, inverse = mean.detach(), inverse.detach()
     variance = torch.clamp_min(torch.reciprocal(inverse * inverse) - epsilon, 0)

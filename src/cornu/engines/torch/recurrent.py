@@ -1,10 +1,11 @@
-"""`lstm` and `gru` by PyTorch's own kernels on CPUs: oneDNN's for an LSTM in float32, ATen's for a GRU."""
+"""`lstm` and `gru` by PyTorch's own kernels: cuDNN's; on CPUs oneDNN's for an LSTM in float32, ATen's for a GRU."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from cornu.engines.torch import cudnn
 from cornu.engines.torch.pieces import define
 from cornu.ops._declare import operator
 
@@ -102,12 +103,16 @@ class _Followed(torch.autograd.Function):
         return tuple(share if wanted else None for share, wanted in zip(shares, context.needs_input_grad, strict=True))
 
 
+def _composed_lstm(x: Any, state: Any, carry: Any, kernel: Any, recurrent_kernel: Any, bias: Any, zeros: Any) -> Any:
+    arrays = (x, kernel.t(), recurrent_kernel.t(), state, carry, bias + zeros)
+    return operator("lstm").body(*arrays, reverse=False, sequences=True)
+
+
 def _again(given: Any, gradients: Any, needed: Any) -> Any:
     """The gradients, by way of the composed op."""
     sources = [array for array, wanted in zip(given, needed, strict=True) if wanted]
-    x, kernel, recurrent_kernel, bias, zeros, state, carry = given
-    arrays = (x, kernel.t(), recurrent_kernel.t(), state, carry, bias + zeros)
-    result = operator("lstm").body(*arrays, reverse=False, sequences=True)
+    x, *weights, state, carry = given
+    result = _composed_lstm(x, state, carry, *weights)
     found = iter(torch.autograd.grad(result, sources, gradients, create_graph=True, allow_unused=True))
     return tuple(next(found) if wanted else None for wanted in needed)
 
@@ -116,6 +121,11 @@ def _lstm(
     x: Any, kernel: Any, recurrent_kernel: Any, state: Any, carry: Any, bias: Any, reverse: bool, sequences: bool
 ) -> Any:
     arrays = (x, kernel, recurrent_kernel, state, carry, bias)
+    if cudnn.fits(arrays):
+        zeros = x.new_zeros(kernel.shape[1])
+        weights = [kernel.t(), recurrent_kernel.t(), zeros if bias is None else bias, zeros]
+        states, state, carry = cudnn.layer(_composed_lstm, _turned(x, reverse), weights, state, carry)
+        return (_turned(states, reverse) if sequences else state), state, carry
     if not torch.backends.mkldnn.is_available() or not _has_kernel(arrays, torch.float32):
         return operator("lstm").body(*arrays, reverse=reverse, sequences=sequences)
     zeros = x.new_zeros(kernel.shape[1])
@@ -137,8 +147,20 @@ def _by_reset(columns: Any) -> Any:
     return torch.cat([r, z, candidate], -1)
 
 
+def _composed_gru(x: Any, state: Any, kernel: Any, recurrent_kernel: Any, bias: Any, recurrent_bias: Any) -> Any:
+    weights = (_by_reset(kernel.t()), _by_reset(recurrent_kernel.t()))
+    biases = torch.stack([_by_reset(bias), _by_reset(recurrent_bias)])
+    return operator("gru").body(x, *weights, state, biases, reverse=False, sequences=True)
+
+
 def _gru(x: Any, kernel: Any, recurrent_kernel: Any, state: Any, bias: Any, reverse: bool, sequences: bool) -> Any:
     arrays = (x, kernel, recurrent_kernel, state, bias)
+    if cudnn.fits(arrays):
+        zeros = x.new_zeros(kernel.shape[1])
+        weights = [_by_reset(kernel).t(), _by_reset(recurrent_kernel).t()]
+        weights += [zeros, zeros] if bias is None else list(_by_reset(bias))
+        states, last, _ = cudnn.layer(_composed_gru, _turned(x, reverse), weights, state, None)
+        return (_turned(states, reverse) if sequences else last), last
     if not _has_kernel(arrays, torch.float32, torch.float64):
         return operator("gru").body(*arrays, reverse=reverse, sequences=sequences)
     followed = torch.is_grad_enabled() and any(array is not None and array.requires_grad for array in arrays)

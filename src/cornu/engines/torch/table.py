@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from cornu.engines.torch import activations, attention, indexing, normalization, quirks, recurrent, updates, windows
-from cornu.engines.torch.arrays import DTYPES, constant_of
+from cornu.engines.torch.arrays import DTYPES, constant_of, device
 from cornu.engines.torch.control import CONTROL
 from cornu.engines.torch.threefry import threefry2x32
 
@@ -144,11 +144,9 @@ TABLE |= {
 
 
 def _iota(size: int, dtype: str) -> Any:
-    return (
-        torch.arange(size, dtype=torch.int64).to(DTYPES[dtype])
-        if "uint" in dtype
-        else torch.arange(size, dtype=DTYPES[dtype])
-    )
+    if "uint" in dtype:
+        return torch.arange(size, dtype=torch.int64, device=device()).to(DTYPES[dtype])
+    return torch.arange(size, dtype=DTYPES[dtype], device=device())
 
 
 def _pad(x: Any, value: Any, widths: Any) -> Any:
@@ -163,7 +161,7 @@ def _pad(x: Any, value: Any, widths: Any) -> Any:
 TABLE |= {
     "broadcast_to_shape": lambda x, shape: x.expand(shape),
     "iota": _iota,
-    "size_as_array": lambda size: torch.full((), size, dtype=torch.int32),
+    "size_as_array": lambda size: torch.full((), size, dtype=torch.int32, device=device()),
     "reshape_to": lambda x, shape: x.reshape(shape),
     "permute": lambda x, axes: x.permute(axes),
     "concatenate_all": quirks.by_bits(lambda xs, axis: torch.cat(xs, axis)),

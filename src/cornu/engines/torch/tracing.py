@@ -18,6 +18,7 @@ from cornu.core.errors import EngineError
 from cornu.engines.compiled import Compiled
 from cornu.engines.torch import inductor
 from cornu.engines.torch.arrays import NeedsValue, is_stand_in
+from cornu.engines.torch.launches import launched
 from cornu.engines.torch.pieces import written_out
 from cornu.engines.torch.program import program
 from cornu.engines.torch.simplify import simplify
@@ -176,7 +177,8 @@ def _traced(function: Flat, values: list[Any], donated: int, thorough: bool) -> 
             return Eager(function, f"{type(error).__name__}: {error}")
         simplify(graph_module)
         reuse(graph_module, donated)
-        return Traced(inductor.compiled(graph_module, values) if thorough else program(graph_module))
+        body = inductor.compiled(graph_module, values) if thorough else program(graph_module)
+        return Traced(launched(body, values, donated))
 
 
 def _graph(function: Flat, values: list[Any], thorough: bool) -> Any:
