@@ -13,16 +13,43 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import gc
 import runpy
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
 import cornu
+from cornu.engines.jax import stored
 
 INSTALLED = cornu.engines.available()
 _asked = os.environ.get("CORNU_TEST_ENGINES", "numpy,jax")
 ENGINES = INSTALLED if _asked == "all" else _asked.split(",")
+
+
+_SHARED = "CORNU_TESTS_SHARED"  # a directory
+
+
+def pytest_configure(config):
+    """Let all processes of a run share what JAX has compiled: many tests compile the same small functions."""
+    if not hasattr(config, "workerinput"):
+        os.environ[_SHARED] = tempfile.mkdtemp(prefix="cornu-tests-")
+    stored.use(Path(os.environ[_SHARED]))
+    stored._before.clear()  # a test that turns a cache of its own on and off finds this one again
+
+
+def pytest_collection_finish(session):
+    """Take what the libraries hold out of the garbage collector's way: many tests call it."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure(config):
+    """Remove what was shared."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(_SHARED), ignore_errors=True)
 
 
 @pytest.fixture(params=ENGINES)

@@ -29,10 +29,11 @@ from cornu.training.fingerprint import batch_of, fingerprint, key_of
 from cornu.training.report import Report
 from cornu.training.trial import OutOfTime, Trial, variables_of
 
-__all__ = ["is_asked", "settle"]
+__all__ = ["is_asked", "is_lasting", "settle"]
 
 # How many steps a call is taken to have where nobody knows.
 _USUAL_STEPS = 1000
+_EVER = 10**9
 # For how long the steady steps of an engine are timed at least, in seconds, if they are short.
 _WINDOW = 0.3
 # One thing is measured at a time.
@@ -67,6 +68,15 @@ def settle(model: Any, name: Any, engine: Any, kind: str, batch: Any, source: So
     chosen = report.choose(steps, 2 if ragged else 1)
     report.tell(chosen, steps)
     return engines.get(chosen)
+
+
+def is_lasting(model: Any, name: Any, engine: Any, kind: str, batch: Any) -> bool:
+    """Whether an engine that was chosen stays the best, however many steps are still to come; arguments as above."""
+    auto = _wanted(model, name)
+    if auto is None or len(names := auto.candidates()) == 1:
+        return True
+    best: str = _report_for(model, auto, names, kind, batch, _EVER).choose(_EVER)
+    return best == engine.name
 
 
 def is_asked(model: Any, name: Any) -> bool:

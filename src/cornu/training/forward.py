@@ -9,7 +9,7 @@ from cornu.core.variable import read_all
 from cornu.training.loop import fed
 from cornu.training.step import Late
 
-__all__ = ["Forward", "joined"]
+__all__ = ["NUMBER", "Forward", "joined"]
 
 
 class Forward:
@@ -18,6 +18,10 @@ class Forward:
     Args:
         model: the model, whose variables are made.
         engine: the engine in force.
+
+    Attributes:
+        assigns: whether the last step changed variables.
+        last: the last step, with its arguments.
     """
 
     def __init__(self, model: Any, engine: Any) -> None:
@@ -25,6 +29,8 @@ class Forward:
         self.engine = engine
         self.variables = [*model._steady_variables(), *model._late()]
         self.values = read_all(self.variables)
+        self.assigns = False
+        self.last: tuple[Any, ...] = ()
 
     def __call__(self, number: int, batch: Any) -> Any:
         """The outputs for a batch, `(x, None, None)`; they may still be under way."""
@@ -34,12 +40,13 @@ class Forward:
         while True:
             try:
                 step = model._compiled_predict(engine, self.variables, number)
-                changed, outputs = step(self.values, _NUMBER, batch)
+                changed, outputs = step(self.values, NUMBER, batch)
                 break
             except Late as late:
                 model._late().extend(late.variables)
                 self.variables = [*self.variables, *late.variables]
                 self.values = [*self.values, *read_all(late.variables)]
+        self.assigns, self.last = bool(changed), (step, self.values, batch)
         for place, value in changed.items():
             self.values[place] = value
             variable = self.variables[place]
@@ -51,7 +58,7 @@ class Forward:
 
 
 # Prediction draws nothing that hangs on the step.
-_NUMBER = np.int32(0)
+NUMBER = np.int32(0)
 
 
 def joined(engine: Any, parts: list[Any]) -> Any:

@@ -12,7 +12,7 @@ from cornu.core import context, dtypes, tree
 from cornu.core.errors import ArgumentError, BuildError, DataError
 from cornu.engines import registry as engines
 from cornu.ops._declare import shape_of
-from cornu.training import auto, every_op
+from cornu.training import answers, auto, every_op
 from cornu.training.data import DEFAULT_BATCH_SIZE, Source, as_source
 from cornu.training.forward import Forward, joined
 from cornu.training.groups import limited
@@ -321,12 +321,19 @@ class Trainer(Steps):
         Returns:
             arrays `(rows, ...)` in the structure of the outputs.
         """
+        plain = verbose == 0 and callbacks is None and steps is None
+        if plain:
+            answer = answers.answer(self, x, batch_size, engine)
+            if answer is not None:
+                return answer
         chosen = self._engine(engine)
         unready = not self.built or not self._steady_variables()
-        if verbose == 0 and callbacks is None and steps is None and not unready and _is_batch(x, batch_size):
-            if not auto.is_asked(self, engine):
-                with context.use_engine(chosen):
-                    return joined(chosen, [Forward(self, chosen)(0, (x, None, None))])
+        if plain and not unready and _is_batch(x, batch_size) and not auto.is_asked(self, engine):
+            with context.use_engine(chosen):
+                forward = Forward(self, chosen)
+                outputs = forward(0, (x, None, None))
+            answers.keep(self, x, batch_size, engine, forward, outputs)
+            return joined(chosen, [outputs])
         source = as_source(x, batch_size=batch_size, steps=steps, shuffle=False, what="predict")
         if unready or auto.is_asked(self, engine):
             batch = source.peek()
@@ -349,6 +356,8 @@ class Trainer(Steps):
             hooks.on_predict_end()
         if not parts:
             raise DataError("predict got no batches", "at least one batch")
+        if plain and len(parts) == 1 and auto.is_lasting(self, engine, chosen, "predict", source.peek()):
+            answers.keep(self, x, batch_size, engine, forward, parts[0])
         return joined(chosen, parts)
 
     # ------------------------------------------------ one batch

@@ -26,6 +26,7 @@ __all__ = ["ENGINE"]
 # Up to this many bytes a copy by way of the host costs a third.
 _SMALL = 1 << 14
 _WIDE = ("float64", "int64", "uint64")
+_WIDE_DTYPES = frozenset(map(np.dtype, _WIDE))  # of the host; to ask for a name takes long
 
 
 class _Ordered:
@@ -242,7 +243,7 @@ class JaxEngine(Engine):
 
     def feed(self, value: Any) -> Any:
         """Host arrays as they are: `jax.jit` takes them over faster than `jnp.asarray` does."""
-        if type(value) is np.ndarray and value.dtype.name not in _WIDE:
+        if type(value) is np.ndarray and value.dtype not in _WIDE_DTYPES:
             return value
         return self.from_any(value)
 
