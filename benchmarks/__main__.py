@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--engines", type=_names, metavar="NAMES", help=f"with commas, of: {', '.join(ALL)}")
     parser.add_argument("--what", type=_names, metavar="NAMES", help=f"with commas, of: {', '.join(turns.WHATS)}")
     parser.add_argument("--rounds", type=int, help="turns of each contender (21; quick 7)")
+    parser.add_argument("--starts", type=int, help="fresh processes for each first step (3; quick 1)")
     parser.add_argument("--threads", type=int, default=2, help="cores of each process (2)")
     parser.add_argument("--gpu", action="store_true", help="let engines use a GPU; the record is then gpu/results.json")
     parser.add_argument("--record", action="store_true", help="put what is measured into results.json and RESULTS.md")
@@ -72,7 +73,7 @@ def _plan(options: argparse.Namespace, folder: Path) -> Plan:
         rounds=options.rounds or (7 if options.quick else 21),
         block=0.05 if options.quick else 0.25,
         patience=4.0 if options.quick else 60.0,
-        starts=1 if options.quick else 3,
+        starts=options.starts or (1 if options.quick else 3),
         shared=options.quick,
         full=not options.quick,
         clock=Clock(QUICK_SECONDS if options.quick else None),

@@ -58,6 +58,10 @@ class Function:
             raise
         self._ways: dict[tuple[int | None, ...], Way] = {}
         self.input_names = [tensor.node.name for tensor in self.flat_inputs]
+        # The keys of a dict that binds all inputs at once, if there can be one.
+        nested = isinstance(inputs, dict) and any(map(tree.is_nested, inputs.values()))
+        keys = tree._keys(inputs) if isinstance(inputs, dict) else self.input_names
+        self._flat_keys = None if nested or len(set(keys)) != len(self.flat_inputs) else keys
 
     def bind(self, values: Any) -> list[Any]:
         """The values in the order of the inputs, bound by name where there are names.
@@ -69,6 +73,11 @@ class Function:
             BindingError: if a key is missing, extra or misspelt, or the structure differs.
         """
         expected = self.inputs
+        if type(values) is dict and self._flat_keys is not None and len(values) == len(self._flat_keys):
+            try:
+                return [values[key] for key in self._flat_keys]
+            except KeyError:
+                pass  # what is wrong is said below
         if type(values) is dict and not isinstance(expected, dict):
             return self._by_name(values)
         if isinstance(expected, dict) and not isinstance(values, dict) and len(expected) == 1:
