@@ -9,6 +9,7 @@ their own that assigns, the value lives in an object of that engine (its *home*:
 which others may write to. So nothing read from a home is remembered.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -164,7 +165,7 @@ class Variable(ArrayOperators):
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def initialized(self) -> bool:
