@@ -176,6 +176,18 @@ def test_many_kinds_of_batches(met):
             assert len(made._cache["answers"][1]) <= answers._MANY
 
 
+def test_a_stream_is_read_once(engine, met):
+    made, x = model(), data()
+    read = []
+
+    def batches():
+        read.append(1)
+        yield (x,)
+
+    same(made.predict(batches(), verbose=0), ordinary(made, x))
+    assert read == [1]
+
+
 def test_the_model_is_let_go(engine):
     made = model()
     for _ in range(3):
