@@ -192,12 +192,15 @@ def test_a_compiler_that_comes_at_the_third_call_is_no_slow_step(fakes, capsys):
 
 
 def test_a_short_fit_does_not_wait_for_a_slow_compiler(fakes, capsys):
-    """Total time decides: compile plus steps. What was measured serves both calls."""
+    """Total time decides: compile plus steps. What was measured serves other models; who has measured has compiled."""
     auto = fakes(Fake("quick", step=0.05), Fake("deep", compile=1.0))
+    tiny().fit(X, Y, batch_size=20, verbose=0, engine=auto)
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1 and "chosen: deep" in line and "; remembered in" in line
     model = tiny()
     model.fit(X, Y, batch_size=20, verbose=0, engine=auto)
     line = capsys.readouterr().out
-    assert line.count("\n") == 1 and "chosen: quick" in line and "remembered in" in line
+    assert line.count("\n") == 1 and "chosen: quick" in line and "as remembered in" in line
     deep, quick = registry.get("deep").steps, registry.get("quick").steps
     model.fit(X, Y, batch_size=20, epochs=100, verbose=0, engine=auto)
     assert "chosen: deep" in capsys.readouterr().out
@@ -206,6 +209,8 @@ def test_a_short_fit_does_not_wait_for_a_slow_compiler(fakes, capsys):
 
 def test_many_short_calls_come_to_the_compiler_in_the_end(fakes, capsys):
     auto = fakes(Fake("quick", step=0.05), Fake("deep", compile=0.5))
+    tiny().predict(X[:1], verbose=0, engine=auto)
+    assert "chosen: deep" in capsys.readouterr().out
     model = tiny()
     for _ in range(40):
         model.predict(X[:1], verbose=0, engine=auto)
@@ -224,6 +229,7 @@ def test_equals_are_decided_by_order():
     assert report.choose(100, traces=1) == "first" and report.choose(1000, traces=2) == "second"
     report.warm = {"second"}
     assert report.choose(1) == "second", "what has compiled already need not do it again"
+    assert report.choose(1, traces=2) == "third", "but for another shape"
 
 
 def test_an_engine_that_fails_is_named_with_its_reason(fakes, capsys, monkeypatch):

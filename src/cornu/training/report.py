@@ -61,7 +61,7 @@ class Report:
     def total(self, name: str, steps: int, traces: int = 1) -> float:
         """Seconds a call would take: what is still to be compiled, and its steps."""
         compiled, step = self.times[name]
-        return (0.0 if name in self.warm else compiled * traces) + steps * step
+        return compiled * (traces - (name in self.warm)) + steps * step
 
     def best_total(self, steps: int) -> float:
         """The least total so far, infinite if there is none."""
