@@ -196,3 +196,25 @@ def test_the_model_is_let_go(engine):
     del made
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize("engine", [name for name in ("torch", "tensorflow") if name in cornu.engines.available()])
+def test_weights_in_an_engine_s_own_objects_are_read_where_they_live(engine, met):
+    with cornu.engine(engine):
+        made, x = model(), data()
+        for _ in range(2):
+            made.predict(x, verbose=0)
+        for variable in made.variables:
+            variable.find_home(cornu.engines.get(engine), always=True)
+        for step in range(3):
+            before = made.predict(x, verbose=0)
+            kernel = made.layers[2].kernel
+            if engine == "torch":
+                kernel.home.native.data += 1.0
+            else:
+                kernel.home.native.assign_add(np.ones(kernel.shape, "float32"))
+            found = made.predict(x, verbose=0)
+            assert (found["a"] != before["a"]).any()
+            same(found, ordinary(made, x))
+            made.predict(x, verbose=0)
+        assert sum(met) >= 4

@@ -61,6 +61,9 @@ class Home(Protocol):
     def read(self, variable: "Variable") -> Any:
         """The value now."""
 
+    def look(self, variable: "Variable") -> Any:
+        """The value for a computation here and now: later writes may change it."""
+
     def write(self, variable: "Variable", value: Any) -> None:
         """Replace the value."""
 

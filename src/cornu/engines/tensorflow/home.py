@@ -38,6 +38,10 @@ class TensorflowHome:
         """The value, which no tape follows."""
         return tf.stop_gradient(self.native.read_value())
 
+    def look(self, variable: Variable) -> Any:
+        """The value, as `read`."""
+        return self.read(variable)
+
     def tracked(self) -> Any:
         """The value as tapes follow it."""
         return tf.convert_to_tensor(self.native)

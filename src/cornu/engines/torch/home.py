@@ -26,6 +26,10 @@ class TorchHome:
         """The value now, which later updates in place do not change."""
         return self.native.detach().clone()
 
+    def look(self, variable: Variable) -> Any:
+        """The value in its own memory."""
+        return self.native.detach()
+
     def write(self, variable: Variable, value: Any) -> None:
         """Copy a value into the parameter, which optimizers of PyTorch may hold."""
         with torch.no_grad():
