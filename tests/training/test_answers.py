@@ -206,7 +206,7 @@ def test_weights_in_an_engine_s_own_objects_are_read_where_they_live(engine, met
             made.predict(x, verbose=0)
         for variable in made.variables:
             variable.find_home(cornu.engines.get(engine), always=True)
-        for step in range(3):
+        for _ in range(3):
             before = made.predict(x, verbose=0)
             kernel = made.layers[2].kernel
             if engine == "torch":
