@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from cornu.engines import installed
+
 __all__ = ["Busy", "describe", "versions"]
 
 PACKAGES = (
@@ -35,14 +37,8 @@ def describe(threads: int, gpu: bool) -> dict[str, Any]:
         "memory_gb": round(pages / 2**30, 1),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        **({"gpu": _gpu()} if gpu else {}),
+        **({"gpu": ", ".join(installed.machine()["graphics"])} if gpu else {}),
     }
-
-
-def _gpu() -> str:
-    """The name of the GPU."""
-    asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def versions() -> dict[str, str]:

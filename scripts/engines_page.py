@@ -49,7 +49,10 @@ MEANS = {
     "numpy": ("nothing: op by op", "CPU"),
     "jax": ("`jax.jit`", "CPU, GPU, TPU"),
     "tensorflow": ("`tf.function`; XLA with `jit_compile=True`", "CPU, GPU, TPU"),
-    "torch": ("one traced graph; TorchInductor with `jit_compile=True`", "a GPU if CUDA sees one, else CPU; others by `torch.set_default_device`"),
+    "torch": (
+        "one traced graph; TorchInductor with `jit_compile=True`",
+        "a GPU if CUDA sees one, else CPU; others by `torch.set_default_device`",
+    ),
     "pytensor": ("`pytensor.function`, by its JAX, C or Numba linker (`CORNU_PYTENSOR_LINKER`)", "CPU"),
     "onnxruntime": ("an inference session", "CPU; others by `CORNU_ONNXRUNTIME_PROVIDERS`"),
 }

@@ -88,6 +88,13 @@ def simulated(monkeypatch):
         yield made
 
 
+def both_ways(monkeypatch, train):
+    """What a function gives with launches, and without."""
+    found = train()
+    monkeypatch.setattr(tracing, "launched", lambda body, values, donated: body)
+    return found, train()
+
+
 def momentum():
     """No Adam: on a CPU its kernel takes a number, which a graph would keep."""
     return cornu.optimizers.SGD(0.05, momentum=0.9)
@@ -96,18 +103,17 @@ def momentum():
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_simulated_launches_train_as_op_by_op(simulated, monkeypatch, dropout):
     x, y = data(240)  # the last batch is smaller
-    found = []
-    for record in (True, False):
-        if not record:
-            monkeypatch.setattr(tracing, "launched", lambda body, values, donated: body)
+
+    def train():
         made = model(dropout, momentum())
         history = [made.fit(x, y, batch_size=64, epochs=2, verbose=0).history for _ in range(4)]
         logs = [made.train_on_batch(x[:64], y[:64]) for _ in range(3)]
         weights = made.get_weights()
         made.set_weights([weight * 0.5 for weight in weights])
         outputs = [made.predict(x[start:], verbose=0) for start in range(5)]
-        found.append([history, logs, weights, outputs, made.evaluate(x, y, verbose=0)])
-    cornu.tree.map_structure(np.testing.assert_array_equal, *found)
+        return [history, logs, weights, outputs, made.evaluate(x, y, verbose=0)]
+
+    cornu.tree.map_structure(np.testing.assert_array_equal, *both_ways(monkeypatch, train))
     assert sum(one.graph is not None for one in simulated) >= 3
     assert not any(one.why for one in simulated)
 
@@ -202,16 +208,14 @@ def test_values_live_on_the_gpu_and_those_of_the_cpu_come_to_it(on_gpu):
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_a_launch_trains_as_op_by_op(on_gpu, monkeypatch, dropout):
     x, y = data(240)  # the last batch is smaller
-    histories = []
-    for record in (True, False):
-        if not record:
-            monkeypatch.setattr(tracing, "launched", lambda body, values, donated: body)
+
+    def train():
         made = model(dropout)
         history = [made.fit(x, y, batch_size=64, epochs=4, shuffle=False, verbose=0).history for _ in range(2)]
-        histories.append([history, made.predict(x, verbose=0), made.evaluate(x, y, verbose=0)])
-    cornu.tree.map_structure(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5), histories[0], histories[1]
-    )
+        return [history, made.predict(x, verbose=0), made.evaluate(x, y, verbose=0)]
+
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5)
+    cornu.tree.map_structure(close, *both_ways(monkeypatch, train))
 
 
 @with_gpu

@@ -170,9 +170,14 @@ class Function:
             if value is not None:
                 self._check_whole(tensor, value)
 
+    def looks_at(self, values: Any) -> bool:
+        """Whether `check_values` hangs on elements of such values."""
+        pairs = zip(self.flat_inputs, self.bind(values), strict=True)
+        return any(value is not None and _may_be_fractions(tensor, value) for tensor, value in pairs)
+
     def _check_whole(self, tensor: SymbolicTensor, value: Any) -> None:
         """Refuse fractions for whole numbers, where there are values to look at."""
-        if tensor.dtype not in dtypes.INTEGERS or dtype_of(value) not in dtypes.FLOATS:
+        if not _may_be_fractions(tensor, value):
             return
         owner = interpreter_of(value)
         if owner is not None and (owner.rank != ENGINE_RANK or owner.is_tracing(value)):
@@ -289,6 +294,11 @@ class Given:
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+
+def _may_be_fractions(tensor: SymbolicTensor, value: Any) -> bool:
+    """Whether floats came for whole numbers."""
+    return tensor.dtype in dtypes.INTEGERS and dtype_of(value) in dtypes.FLOATS
 
 
 def _again(tensor: SymbolicTensor, rank: int | None) -> SymbolicTensor:

@@ -108,7 +108,7 @@ def keep(model: Any, x: Any, rows: int | None, engine: Any, forward: Forward, ou
     if key is None or model.run_eagerly or every_op.is_on() or forward.assigns or not model._is_plain_graph():
         return
     fitting = all(map(_is_fed_as_it_is, tree.leaves(x))) and all(value.ndim for value in tree.leaves(outputs))
-    if not fitting or not _is_whole(model, x):
+    if not fitting or model._function.looks_at(x):
         return
     version = _version(model)
     known = model._cache.get("answers")
@@ -153,12 +153,3 @@ def _key(model: Any, x: Any, rows: int | None, engine: Any) -> Any:
 def _is_fed_as_it_is(array: np.ndarray) -> bool:
     """Whether an array comes to the step in its own dtype, whatever its elements are."""
     return array.ndim > 0 and array.dtype != np.int64 and standard(array, False) is array
-
-
-def _is_whole(model: Any, x: Any) -> bool:
-    """Whether no input of whole numbers got floats, whose elements would be looked at."""
-    function = model._function
-    return not any(
-        tensor.dtype in dtypes.INTEGERS and value is not None and value.dtype.kind == "f"
-        for tensor, value in zip(function.flat_inputs, function.bind(x), strict=True)
-    )

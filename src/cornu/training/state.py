@@ -106,7 +106,7 @@ class State:
                 own = self.engine.own(value, variable.dtype)
                 value = self.engine.copy(own) if own is value and self.reused else own
             if self.first is not None:
-                self.first[place] = np.array(value if type(value) is np.ndarray else convert_to_numpy(value))
+                self.first[place] = np.array(convert_to_numpy(value))
             self.put(place, value)
 
     def put(self, place: int, value: Any) -> None:

@@ -152,6 +152,10 @@ class JaxEngine(Engine):
                 return True
         return False
 
+    def _width_of(self, values: Any) -> Any:
+        """A block in 64 bits if a value is, for what is compiled."""
+        return jax.enable_x64(True) if self.met_wide and self._is_wide(values) else contextlib.nullcontext()
+
     def compile(self, function: Callable[..., Any], donate: bool = False, thorough: bool = False) -> Callable[..., Any]:
         """The function under `jax.jit`, the first argument's memory given up if `donate`.
 
@@ -165,8 +169,7 @@ class JaxEngine(Engine):
         compiled = jitted(traced, donate_argnums=(0,) if donate else ())
 
         def run(*args: Any) -> Any:
-            wide = self.met_wide and self._is_wide(args)
-            with jax.enable_x64(True) if wide else contextlib.nullcontext():
+            with self._width_of(args):
                 return _restore_order(compiled(*args))
 
         def run_measured(*args: Any) -> Any:
@@ -180,8 +183,7 @@ class JaxEngine(Engine):
         differentiate = jax.value_and_grad(function, has_aux=True)
 
         def run(values: list[Any]) -> Any:
-            wide = self.met_wide and self._is_wide(values)
-            with jax.enable_x64(True) if wide else contextlib.nullcontext():
+            with self._width_of(values):
                 return differentiate(values)
 
         return run
@@ -233,13 +235,8 @@ class JaxEngine(Engine):
         """
         if jax.default_backend() == "cpu":
             return [np.array(value) for value in values]
-        return self._at_once(_copies, values)
-
-    def _at_once(self, function: Callable[..., Any], values: list[Any]) -> Any:
-        """A function under `jax.jit` of many values, in 64 bits if one of them is."""
-        wide = self.met_wide and self._is_wide(values)
-        with jax.enable_x64(True) if wide else contextlib.nullcontext():
-            return function(values)
+        with self._width_of(values):
+            return _copies(values)
 
     def feed(self, value: Any) -> Any:
         """Host arrays as they are: `jax.jit` takes them over faster than `jnp.asarray` does."""
@@ -259,7 +256,8 @@ class JaxEngine(Engine):
         """Whether all elements are finite; on a CPU looked at where they are, elsewhere asked of the device."""
         if jax.default_backend() == "cpu":
             return super().all_finite(values)
-        return not values or bool(self._at_once(_all_finite, values))
+        with self._width_of(values):
+            return not values or bool(_all_finite(values))
 
     def wait(self, value: Any) -> None:
         """Return once the value is computed."""

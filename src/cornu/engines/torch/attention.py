@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from cornu.engines.torch.arrays import in_trace
+from cornu.engines.torch.gradients import shares
 from cornu.ops._declare import operator
 
 __all__ = ["TABLE"]
@@ -61,18 +62,12 @@ class _Followed(torch.autograd.Function):
         if torch.is_grad_enabled():
             scale, causal = context.static
             result = _by_products(query, key, value, _seen(query, key, None, causal), scale)
-            found = _shares(result, given, needed, gradient, True)
+            found = shares(result, given, needed, gradient, True)
         elif gradient.device.type == "cpu":
             found = _cpu_gradient(context, gradient)
         else:
-            found = _shares(context.result, context.inside, needed, gradient, False)
+            found = shares(context.result, context.inside, needed, gradient, False)
         return *(share if wanted else None for share, wanted in zip(found, needed, strict=True)), None, None
-
-
-def _shares(result: Any, sources: Any, needed: Any, gradient: Any, again: bool) -> list[Any]:
-    wanted = [source for source, asked in zip(sources, needed, strict=True) if asked]
-    found = iter(torch.autograd.grad(result, wanted, gradient, retain_graph=True, create_graph=again))
-    return [next(found) if asked else None for asked in needed]
 
 
 def _cpu_gradient(context: Any, gradient: Any) -> list[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from cornu.engines.torch.gradients import shares
 from cornu.engines.torch.pieces import define
 
 __all__ = ["fits", "layer"]
@@ -108,13 +109,10 @@ class _Followed(torch.autograd.Function):
         *arrays, states, workspace = context.saved_tensors
         needed = context.needs_input_grad[2:]
         if torch.is_grad_enabled():  # to be differentiated again, which cuDNN's gradient cannot be
-            sources = [array for array, wanted in zip(arrays, needed, strict=True) if wanted]
-            result = context.composed(*arrays)
-            found = iter(torch.autograd.grad(result, sources, gradients, create_graph=True, allow_unused=True))
-            return None, None, *(next(found) if wanted else None for wanted in needed)
+            return None, None, *shares(context.composed(*arrays), arrays, needed, gradients, True)
         count = context.count
-        shares = _layer_gradient(arrays[:count], arrays[count:], states, list(gradients), workspace)
-        return None, None, *(share if wanted else None for share, wanted in zip(shares, needed, strict=True))
+        found = _layer_gradient(arrays[:count], arrays[count:], states, list(gradients), workspace)
+        return None, None, *(share if wanted else None for share, wanted in zip(found, needed, strict=True))
 
 
 def layer(

@@ -10,7 +10,7 @@ from cornu.autodiff.tape import pull_back
 from cornu.core import context, tree
 from cornu.ops._declare import Op
 
-__all__ = ["by_rule", "value_and_grad"]
+__all__ = ["by_rule", "shares", "value_and_grad"]
 
 # How many differentiations this computation is within.
 _depth: ContextVar[int] = ContextVar("cornu_torch_depth", default=0)
@@ -59,6 +59,23 @@ def _gradients(value: Any, sources: list[Any], keep: bool) -> list[Any]:
         torch.zeros_like(source, requires_grad=False) if gradient is None or gradient._is_zerotensor() else gradient
         for gradient, source in zip(found, sources, strict=True)
     ]
+
+
+def shares(result: Any, sources: Any, needed: Any, gradients: Any, again: bool) -> list[Any]:
+    """The gradients of the sources that are needed, `None` for the others.
+
+    Args:
+        result: what was computed from the sources: a tensor, or several.
+        sources: tensors.
+        needed: for each, whether its gradient is.
+        gradients: of the result.
+        again: whether they are to be differentiated in their turn.
+    """
+    wanted = [source for source, asked in zip(sources, needed, strict=True) if asked]
+    found = iter(
+        torch.autograd.grad(result, wanted, gradients, retain_graph=True, create_graph=again, allow_unused=True)
+    )
+    return [next(found) if asked else None for asked in needed]
 
 
 def _is_followed(value: Any, values: list[Any], sources: list[Any]) -> bool:

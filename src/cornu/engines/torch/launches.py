@@ -107,17 +107,18 @@ class Launched:
 
 
 @functools.cache
-def _pool() -> Any:
-    """Memory that all graphs share, for none needs what another has left; a small graph keeps it."""
-    first = torch.cuda.CUDAGraph()
+def _first() -> tuple[Any, ...]:
+    """A small graph, with what it reads and writes, that lasts as long as the process."""
+    graph = torch.cuda.CUDAGraph()
     number = torch.zeros((), device="cuda")
-    with torch.cuda.graph(first, capture_error_mode="thread_local"):
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         result = number + 1
-    _kept.extend((first, number, result))
-    return first.pool()
+    return graph, number, result
 
 
-_kept: list[Any] = []
+def _pool() -> Any:
+    """Memory that all graphs share, for none needs what another has left; the first keeps it."""
+    return _first()[0].pool()
 
 
 def launched(body: Flat, values: list[Any], donated: int) -> Flat:

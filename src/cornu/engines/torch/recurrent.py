@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from cornu.engines.torch import cudnn
+from cornu.engines.torch.gradients import shares
 from cornu.engines.torch.pieces import define
 from cornu.ops._declare import operator
 
@@ -98,23 +99,16 @@ class _Followed(torch.autograd.Function):
         *arrays, workspace = context.saved_tensors
         given, result = arrays[:7], arrays[7:]
         if torch.is_grad_enabled():  # to be differentiated again, which oneDNN's gradient cannot be
-            return _again(given, gradients, context.needs_input_grad)
-        shares = _layer_gradient(given, result, list(gradients), workspace)
-        return tuple(share if wanted else None for share, wanted in zip(shares, context.needs_input_grad, strict=True))
+            x, *weights, state, carry = given
+            composed = _composed_lstm(x, state, carry, *weights)
+            return tuple(shares(composed, given, context.needs_input_grad, gradients, True))
+        found = _layer_gradient(given, result, list(gradients), workspace)
+        return tuple(share if wanted else None for share, wanted in zip(found, context.needs_input_grad, strict=True))
 
 
 def _composed_lstm(x: Any, state: Any, carry: Any, kernel: Any, recurrent_kernel: Any, bias: Any, zeros: Any) -> Any:
     arrays = (x, kernel.t(), recurrent_kernel.t(), state, carry, bias + zeros)
     return operator("lstm").body(*arrays, reverse=False, sequences=True)
-
-
-def _again(given: Any, gradients: Any, needed: Any) -> Any:
-    """The gradients, by way of the composed op."""
-    sources = [array for array, wanted in zip(given, needed, strict=True) if wanted]
-    x, *weights, state, carry = given
-    result = _composed_lstm(x, state, carry, *weights)
-    found = iter(torch.autograd.grad(result, sources, gradients, create_graph=True, allow_unused=True))
-    return tuple(next(found) if wanted else None for wanted in needed)
 
 
 def _lstm(
