@@ -218,6 +218,19 @@ def test_many_short_calls_come_to_the_compiler_in_the_end(fakes, capsys):
     assert out.index("chosen: quick") < out.index("chosen: deep") and out.count("\n") == 2
 
 
+def test_a_choice_is_asked_again_after_as_many_calls_as_there_were(fakes, monkeypatch):
+    given = fakes(Fake("quick", step=0.05), Fake("deep", compile=1.0))
+    tiny().predict(X[:1], verbose=0, engine=given)
+    asked, settle = [], auto.settle
+    monkeypatch.setattr(auto, "settle", lambda *parts: (asked.append(len(done)), settle(*parts))[1])
+    model, done = tiny(), []
+    for call in range(40):
+        done.append(model.predict(X[:1], verbose=0, engine=given))
+        assert np.array_equal(done[0], done[call])
+    assert asked[:4] == [0, 2, 6, 14] and len(asked) < 10, "straight to the step but for these"
+    assert registry.get("deep").steps > 10, "the last of them found that compiling pays"
+
+
 def test_equals_are_decided_by_order():
     """The first of two whose totals differ by less than a tenth, whatever the noise says; else the faster one."""
     report = Report(["first", "second", "third"], 30)

@@ -8,7 +8,7 @@ from typing import Any
 from cornu.core.errors import ArgumentError
 from cornu.engines import registry
 
-__all__ = ["Auto", "set_auto_budget"]
+__all__ = ["Auto", "default_budget", "set_auto_budget"]
 
 # Those that compile fast come first, so that a small budget reaches many; a plain interpreter is best stopped early
 # once another's time is known; and C compilers come last.
@@ -42,6 +42,11 @@ def set_auto_budget(seconds: float | None) -> None:
     _budget[0] = None if seconds is None else _seconds(seconds, "set_auto_budget")
 
 
+def default_budget() -> float | None:
+    """What `set_auto_budget` was given last."""
+    return _budget[0]
+
+
 class Auto:
     """The engine that is fastest on the model, batch and machine at hand: `"auto"`, with settings.
 
@@ -68,8 +73,8 @@ class Auto:
         """Seconds that measuring may take."""
         if self._budget is not None:
             return self._budget
-        if _budget[0] is not None:
-            return _budget[0]
+        if (asked := default_budget()) is not None:
+            return asked
         given = os.environ.get("CORNU_AUTO_BUDGET")
         return _seconds(given, "CORNU_AUTO_BUDGET") if given else _DEFAULT_BUDGET
 

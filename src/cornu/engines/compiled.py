@@ -27,7 +27,7 @@ class Compiled:
         self.function = function
         self.donate = donate
         self.thorough = thorough
-        self._made: dict[Any, tuple[Callable[[list[Any]], list[Any]], Any]] = {}
+        self._made: dict[Any, tuple[Callable[[list[Any]], list[Any]], _Pack]] = {}
 
     @property
     def traces(self) -> int:
@@ -43,10 +43,21 @@ class Compiled:
         run, pack = found
         return pack(run(arrays))
 
-    def known(self, *args: Any) -> Callable[[list[Any]], Any]:
-        """The function for arguments like these, which it has been called with, of the list of their arrays."""
+    def known(self, part: int, *args: Any) -> Callable[[list[Any]], Any]:
+        """One part of the result, for arguments like these, which it has been called with.
+
+        Args:
+            part: its place in the tuple that the function gives.
+            args: the arguments.
+
+        Returns:
+            function of the list of the arguments' arrays.
+        """
         run, pack = self._made[self._key(args, [])]
-        return lambda arrays: pack(run(arrays))
+        place = pack.place(part)
+        if place is None:
+            return lambda arrays: pack(run(arrays))[part]
+        return lambda arrays: run(arrays)[place]
 
     def _key(self, value: Any, arrays: list[Any]) -> Any:
         """What tells one trace from another; the arrays among the leaves are collected on the way."""
@@ -64,12 +75,12 @@ class Compiled:
         arrays.append(value)
         return (shape_of(value), dtype_of(value))
 
-    def _make(self, args: Any, arrays: list[Any]) -> tuple[Callable[[list[Any]], list[Any]], Any]:
+    def _make(self, args: Any, arrays: list[Any]) -> tuple[Callable[[list[Any]], list[Any]], "_Pack"]:
         """The trace for these arguments, and how its results are put in their structure."""
         leaves = tree.leaves(args)
         places = [i for i, leaf in enumerate(leaves) if hasattr(leaf, "dtype")]
         donated = sum(hasattr(leaf, "dtype") for leaf in tree.leaves(args[0])) if self.donate and args else 0
-        given: list[Any] = []  # the structure of the results, as the trace found it
+        pack = _Pack()
         engine = self.engine
 
         def flat(values: list[Any]) -> list[Any]:
@@ -81,19 +92,39 @@ class Compiled:
                 found = tree.leaves(result)
                 traced = [i for i, leaf in enumerate(found) if hasattr(leaf, "dtype")]
                 outputs = [engine.own(found[i]) for i in traced]
-            rest = list(found)
-            for i in traced:
-                rest[i] = None
-            given[:] = [tree.map_structure(lambda _: None, result), rest, traced]
+            pack.like = tree.map_structure(lambda _: None, result)
+            pack.rest = [None if i in traced else leaf for i, leaf in enumerate(found)]
+            pack.traced = traced
             return outputs
 
         run = engine.trace(flat, arrays, donated, self.thorough)
 
-        def pack(values: list[Any]) -> Any:
-            like, rest, traced = given
-            filled = list(rest)
-            for i, value in zip(traced, values, strict=True):
-                filled[i] = value
-            return tree.pack(like, filled)
-
         return run, pack
+
+
+class _Pack:
+    """How the arrays that a trace gives are put in the structure of its result.
+
+    Attributes:
+        like: the structure.
+        rest: its leaves that are no arrays, with `None` for those that are.
+        traced: the places of the arrays among the leaves.
+    """
+
+    def __init__(self) -> None:
+        self.like: Any = None
+        self.rest: list[Any] = []
+        self.traced: list[int] = []
+
+    def __call__(self, values: list[Any]) -> Any:
+        filled = list(self.rest)
+        for i, value in zip(self.traced, values, strict=True):
+            filled[i] = value
+        return tree.pack(self.like, filled)
+
+    def place(self, part: int) -> int | None:
+        """Where among the arrays one part of the result is; `None` if it is no single array."""
+        if tree.is_nested(self.like[part]):
+            return None
+        leaf = len(tree.leaves(self.like[:part]))
+        return self.traced.index(leaf) if leaf in self.traced else None

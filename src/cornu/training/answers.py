@@ -1,9 +1,10 @@
-"""`predict` of one batch again: straight to its compiled step, for batches like those of earlier calls.
+"""`predict` of arrays like earlier ones: straight to its compiled steps.
 
-Which engine, variables and step a call comes down to hangs on the model's structure, on what the call asks for, and on
-the structure, shapes and dtypes of its batch. What was found is kept while none of that changes.
+Which engine, variables and steps a call comes down to hangs on the model's structure, on what the call asks for, and on
+the structure, shapes and dtypes of its arrays. What was found is kept while none of that changes.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,15 +13,15 @@ import numpy as np
 from cornu.core import context, dtypes, tree
 from cornu.core.variable import Variable, read_all
 from cornu.engines import registry
-from cornu.engines.auto import Auto
-from cornu.engines.compiled import Compiled
+from cornu.engines.auto import Auto, default_budget
 from cornu.training import every_op
 from cornu.training.columns import standard
-from cornu.training.forward import NUMBER, Forward
+from cornu.training.data import DEFAULT_BATCH_SIZE
+from cornu.training.forward import Direct, Forward, direct, joined
 
 __all__ = ["answer", "keep"]
 
-_MANY = 64  # kinds of batches that a model remembers
+_MANY = 64  # kinds of calls that a model remembers
 
 
 class _Way:
@@ -28,18 +29,40 @@ class _Way:
 
     Args:
         engine: the engine that was chosen.
-        variables: what the step reads.
-        step: of the variables' values and the inputs, as the engine takes them.
+        variables: what the steps read.
+        step: of the variables' values and a batch's inputs, as the engine takes them.
+        size: rows of such a batch; `None` if all rows are one.
+        whole: rows in batches of that size.
+        rest: the step of the rows after those, if there are any.
+
+    Attributes:
+        calls: how many more calls it serves.
     """
 
-    __slots__ = ("_values", "_versions", "engine", "step", "variables")
+    __slots__ = ("_values", "_versions", "calls", "engine", "rest", "size", "step", "variables", "whole")
 
-    def __init__(self, engine: Any, variables: list[Variable], step: Callable[[list[Any], Any], Any]) -> None:
+    def __init__(
+        self, engine: Any, variables: list[Variable], step: Direct, size: int | None, whole: int, rest: Direct | None
+    ) -> None:
         self.engine = engine
         self.variables = variables
         self.step = step
+        self.size = size
+        self.whole = whole
+        self.rest = rest
+        self.calls = math.inf
         self._values: list[Any] = []
         self._versions: list[int] = []
+
+    def __call__(self, x: Any) -> Any:
+        """The outputs for arrays."""
+        feed, values, step, size = self.engine.feed, self.values(), self.step, self.size
+        if size is None:
+            return joined(self.engine, [step(values, _taken(feed, x, None))])
+        outputs = [step(values, _taken(feed, x, slice(start, start + size))) for start in range(0, self.whole, size)]
+        if self.rest is not None:
+            outputs.append(self.rest(values, _taken(feed, x, slice(self.whole, None))))
+        return joined(self.engine, outputs)
 
     def values(self) -> list[Any]:
         """The variables' values now: read anew if one of them was written to, or lives elsewhere."""
@@ -75,26 +98,27 @@ def answer(model: Any, x: Any, rows: int | None, engine: Any) -> Any:
         return None
     key = _key(model, x, rows, engine)
     way = known[1].get(key)
-    if way is None:
+    if way is None or not way.calls:
         return None
-    if key[2] == "auto" and any(variable.holder is not None for variable in way.variables[:1]):
+    if key[2] == "auto" and way.variables and way.variables[0].holder is not None:
         return None  # perhaps a callback's call, within a loop that has its engine
-    feed = way.engine.feed
+    way.calls -= 1
+    return way(x)
+
+
+def _taken(feed: Callable[[Any], Any], x: Any, part: slice | None) -> Any:
+    """Some rows of the inputs (`None`: all), as an engine takes them."""
     if type(x) is np.ndarray:
-        given: Any = feed(x)
-    elif type(x) is dict:
-        given = {name: feed(value) for name, value in x.items()}
-    else:
-        given = type(x)([feed(value) for value in x])
-    outputs = way.step(way.values(), given)
-    to_host = way.engine.to_host
-    if hasattr(outputs, "dtype"):
-        return np.array(to_host(outputs))
-    return tree.map_structure(lambda value: np.array(to_host(value)), outputs)
+        return feed(x if part is None else x[part])
+    if type(x) is dict:
+        return {name: feed(value if part is None else value[part]) for name, value in x.items()}
+    return type(x)([feed(value if part is None else value[part]) for value in x])
 
 
-def keep(model: Any, x: Any, rows: int | None, engine: Any, forward: Forward, outputs: Any) -> None:
-    """Remember what a call of one batch came down to, if the next one like it comes down to the same.
+def keep(
+    model: Any, x: Any, rows: int | None, engine: Any, forward: Forward, outputs: Any, calls: float = math.inf
+) -> None:
+    """Remember what a call came down to, if the next one like it comes down to the same.
 
     Args:
         model: the model.
@@ -102,10 +126,12 @@ def keep(model: Any, x: Any, rows: int | None, engine: Any, forward: Forward, ou
         rows: the batch size that was asked for.
         engine: what the call named as engine.
         forward: what computed the outputs.
-        outputs: as the step gave them.
+        outputs: those of one batch, as the step gave them.
+        calls: how many calls it serves.
     """
     key = _key(model, x, rows, engine)
-    if key is None or model.run_eagerly or every_op.is_on() or forward.assigns or not model._is_plain_graph():
+    watched = model.run_eagerly or every_op.is_on()
+    if not calls or key is None or watched or forward.assigns or not model._is_plain_graph():
         return
     fitting = all(map(_is_fed_as_it_is, tree.leaves(x))) and all(value.ndim for value in tree.leaves(outputs))
     if not fitting or model._function.looks_at(x):
@@ -114,15 +140,16 @@ def keep(model: Any, x: Any, rows: int | None, engine: Any, forward: Forward, ou
     known = model._cache.get("answers")
     if known is None or known[0] != version or len(known[1]) == _MANY:
         known = model._cache["answers"] = (version, {})
-    known[1][key] = _Way(forward.engine, forward.variables, _direct(*forward.last))
-
-
-def _direct(step: Callable[..., Any], values: list[Any], batch: Any) -> Callable[[list[Any], Any], Any]:
-    """A compiled step of values and inputs like these, which gives outputs alone."""
-    if not isinstance(step, Compiled):
-        return lambda values, x: step(values, NUMBER, (x, None, None))[1]
-    run, number = step.known(values, NUMBER, batch), step.engine.feed(NUMBER)
-    return lambda values, x: run([*values, number, *tree.leaves(x)])[1]
+    total, size = len(tree.leaves(x)[0]), int(rows or DEFAULT_BATCH_SIZE)
+    over = total % size
+    first = direct(*forward.first)
+    if total <= size:
+        way = _Way(forward.engine, forward.variables, first, None, 0, None)
+    else:
+        rest = direct(*forward.last) if over else None
+        way = _Way(forward.engine, forward.variables, first, size, total - over, rest)
+    way.calls = calls
+    known[1][key] = way
 
 
 def _version(model: Any) -> tuple[Any, ...]:
@@ -143,11 +170,14 @@ def _key(model: Any, x: Any, rows: int | None, engine: Any) -> Any:
             return None
     else:
         return None
-    asked = engine or model._compile_engine or registry.auto_in_force()
-    if not registry.is_auto(asked):
-        return parts, rows, model._engine(engine).name
+    asked = engine or model._compile_engine
+    if type(asked) is str:
+        return parts, rows, asked, default_budget() if asked == "auto" else None
+    asked = asked or registry.auto_in_force()
+    if asked is None or not registry.is_auto(asked):
+        return parts, rows, model._engine(engine).name, None
     measured = asked if isinstance(asked, Auto) else Auto()
-    return parts, rows, "auto", measured.budget, measured.engines and tuple(measured.engines)
+    return parts, rows, "auto", (measured.budget, measured.engines and tuple(measured.engines))
 
 
 def _is_fed_as_it_is(array: np.ndarray) -> bool:

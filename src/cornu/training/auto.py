@@ -27,14 +27,13 @@ from cornu.engines.installed import engine_versions, machine, threads, version_o
 from cornu.layers._native import Native, bound_engine
 from cornu.training.data import Source
 from cornu.training.fingerprint import batch_of, fingerprint, key_of
-from cornu.training.report import Report
+from cornu.training.report import EVER, Report
 from cornu.training.trial import OutOfTime, Trial, variables_of
 
-__all__ = ["is_asked", "is_lasting", "settle"]
+__all__ = ["calls_to_come", "is_asked", "settle"]
 
 # How many steps a call is taken to have where nobody knows.
 _USUAL_STEPS = 1000
-_EVER = 10**9
 # For how long the steady steps of an engine are timed at least, in seconds, if they are short.
 _WINDOW = 0.3
 # One thing is measured at a time.
@@ -72,13 +71,15 @@ def settle(model: Any, name: Any, engine: Any, kind: str, batch: Any, source: So
     return engines.get(chosen)
 
 
-def is_lasting(model: Any, name: Any, engine: Any, kind: str, batch: Any) -> bool:
-    """Whether an engine that was chosen stays the best, however many steps are still to come; arguments as above."""
+def calls_to_come(model: Any, name: Any, engine: Any, kind: str, batch: Any, source: Source) -> float:
+    """For how many more calls like one that was settled its engine stays the best; arguments as for `settle`.
+
+    They count as done.
+    """
     auto = _wanted(model, name)
     if auto is None or len(names := auto.candidates()) == 1:
-        return True
-    best: str = _report_for(model, auto, names, kind, batch, _EVER).choose(_EVER)
-    return best == engine.name
+        return math.inf
+    return _report_for(model, auto, names, kind, batch, EVER).stays(engine.name, source.num_batches or 1)
 
 
 def is_asked(model: Any, name: Any) -> bool:
@@ -143,10 +144,10 @@ def _measure(model: Any, auto: Auto, names: list[str], kind: str, batch: Any, st
                     errors.append(error)
         if not report.times:
             raise errors[0]
-        for name in report.close(_EVER) if time.monotonic() < end else ():
+        for name in report.close(EVER) if time.monotonic() < end else ():
             _quiet()
             _again(model, engines.get(name), kind, batch, report)
-    chosen = report.choose(_EVER)  # here and now all have compiled
+    chosen = report.choose(EVER)  # here and now all have compiled
     for key in set(model._cache) - before:
         # The steps of the others are not needed again; "late" and "structure" are no steps.
         if isinstance(key, tuple) and key[0] == kind and key[1] != chosen:

@@ -1,15 +1,20 @@
 """Outputs batch by batch, with the model's own variables."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from cornu.core import tree
 from cornu.core.variable import read_all
+from cornu.engines.compiled import Compiled
 from cornu.training.loop import fed
 from cornu.training.step import Late
 
-__all__ = ["NUMBER", "Forward", "joined"]
+__all__ = ["NUMBER", "Direct", "Forward", "direct", "joined"]
+
+# A step of variables' values and a batch's inputs, as the engine takes them, that gives outputs alone.
+Direct = Callable[[list[Any], Any], Any]
 
 
 class Forward:
@@ -20,8 +25,8 @@ class Forward:
         engine: the engine in force.
 
     Attributes:
-        assigns: whether the last step changed variables.
-        last: the last step, with its arguments.
+        assigns: whether a step changed variables.
+        first, last: the first step and the last one, with their arguments.
     """
 
     def __init__(self, model: Any, engine: Any) -> None:
@@ -30,6 +35,7 @@ class Forward:
         self.variables = [*model._steady_variables(), *model._late()]
         self.values = read_all(self.variables)
         self.assigns = False
+        self.first: tuple[Any, ...] = ()
         self.last: tuple[Any, ...] = ()
 
     def __call__(self, number: int, batch: Any) -> Any:
@@ -46,7 +52,9 @@ class Forward:
                 model._late().extend(late.variables)
                 self.variables = [*self.variables, *late.variables]
                 self.values = [*self.values, *read_all(late.variables)]
-        self.assigns, self.last = bool(changed), (step, self.values, batch)
+        self.assigns = self.assigns or bool(changed)
+        self.last = (step, self.values, batch)
+        self.first = self.first or self.last
         for place, value in changed.items():
             self.values[place] = value
             variable = self.variables[place]
@@ -61,8 +69,24 @@ class Forward:
 NUMBER = np.int32(0)
 
 
+def direct(step: Callable[..., Any], values: list[Any], batch: Any) -> Direct:
+    """A compiled step of values and inputs like these, which gives outputs alone."""
+    if isinstance(step, Compiled):
+        run, number = step.known(1, values, NUMBER, batch), step.engine.feed(NUMBER)
+        return lambda values, x: run([*values, number, *tree.leaves(x)])
+    if hasattr(step, "known"):
+        call = step.known(1, values, NUMBER, batch)
+        return lambda values, x: call(values, NUMBER, (x, None, None))
+    return lambda values, x: step(values, NUMBER, (x, None, None))[1]
+
+
 def joined(engine: Any, parts: list[Any]) -> Any:
     """The outputs of batches as host arrays of all rows, in memory of their own."""
+    to_host = engine.to_host
+    if hasattr(parts[0], "dtype"):
+        if len(parts) == 1:
+            return np.array(to_host(parts[0]), ndmin=1)
+        arrays = [to_host(part) for part in parts]
+        return np.concatenate(arrays if arrays[0].ndim else [np.atleast_1d(array) for array in arrays])
     columns = zip(*(tree.leaves(part) for part in parts), strict=True)
-    arrays = [np.concatenate([np.atleast_1d(engine.to_host(part)) for part in column]) for column in columns]
-    return tree.pack(parts[0], arrays)
+    return tree.pack(parts[0], [joined(engine, list(column)) for column in columns])

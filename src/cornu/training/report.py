@@ -6,7 +6,9 @@ from typing import Any
 
 from cornu.engines import cache
 
-__all__ = ["Report"]
+__all__ = ["EVER", "Report"]
+
+EVER = 10**9  # steps of which nobody sees the end
 
 # Engines whose totals differ by less are equal: the first in order is kept, so that noise does not decide.
 _EQUAL = 1.1
@@ -90,6 +92,16 @@ class Report:
         totals = {name: self.total(name, steps, traces) for name in self.names if name in self.times}
         limit = _EQUAL * min(totals.values())
         return next(name for name, seconds in totals.items() if seconds <= limit)
+
+    def stays(self, chosen: str, steps: int) -> float:
+        """For how many more calls of so many steps an engine stays the best; those are then counted as done."""
+        if self.choose(EVER) == chosen:
+            return math.inf
+        calls = max(self._steps // steps, 1)
+        while calls and self.choose(calls * steps) != chosen:
+            calls //= 2
+        self._steps += calls * steps
+        return calls
 
     # ------------------------------------------------ in words
 

@@ -356,8 +356,9 @@ class Trainer(Steps):
             hooks.on_predict_end()
         if not parts:
             raise DataError("predict got no batches", "at least one batch")
-        if plain and len(parts) == 1 and auto.is_lasting(self, engine, chosen, "predict", batch):
-            answers.keep(self, x, batch_size, engine, forward, parts[0])
+        if plain:
+            calls = auto.calls_to_come(self, engine, chosen, "predict", batch, source)
+            answers.keep(self, x, batch_size, engine, forward, parts[0], calls)
         return joined(chosen, parts)
 
     # ------------------------------------------------ one batch

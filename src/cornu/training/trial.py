@@ -7,6 +7,7 @@ import numpy as np
 
 from cornu.core import context, dtypes, tree
 from cornu.core.variable import Variable
+from cornu.training.forward import NUMBER, Direct, direct
 from cornu.training.loop import Runner, fed
 from cornu.training.state import State
 
@@ -76,6 +77,7 @@ class Trial:
         with context.use_engine(engine):
             self.state.add(variables_of(model, kind))
             self.runner = Runner(model, engine, self.state, guarded=False)
+        self._direct: Direct | None = None
 
     def _step(self) -> Any:
         """One step, as the loop takes it; its results may still be under way."""
@@ -83,11 +85,23 @@ class Trial:
             return self.runner.train(self.model._step_number, self.batch), self.state.values[-1:]
         if self.kind == "test":
             return self.runner.test(0, self.batch)
+        return tree.map_structure(self.engine.to_host, self._predict())
+
+    def _predict(self) -> Any:
+        """The outputs: from the second step on in the way in which `predict` answers what it has met before."""
+        if self._direct is not None:
+            return self._direct(self.state.values, tree.map_structure(self.engine.feed, self.batch[0]))
         batch = fed(self.engine, self.batch)
-        _, outputs = self.runner._run(
-            self.model._compiled_predict, lambda step: step(self.state.values, np.int32(0), batch)
-        )
-        return tree.map_structure(self.engine.to_host, outputs)
+        found: list[Any] = []
+
+        def call(step: Any) -> Any:
+            found[:] = [step]
+            return step(self.state.values, NUMBER, batch)
+
+        changed, outputs = self.runner._run(self.model._compiled_predict, call)
+        if not changed:
+            self._direct = direct(found[0], self.state.values, batch)
+        return outputs
 
     def timed(self, count: int) -> float:
         """Seconds per step, over so many steps at a stretch (at most 8)."""

@@ -82,6 +82,29 @@ def _all_finite(values: list[Any]) -> Any:
     return jnp.stack([jnp.isfinite(value).all() for value in values]).all()
 
 
+class _Jitted:
+    """A function under `jax.jit`, in 64 bits where a value is; arguments as of `JaxEngine.compile`."""
+
+    def __init__(self, engine: "JaxEngine", function: Callable[..., Any], donate: bool, thorough: bool) -> None:
+        def traced(*args: Any) -> Any:
+            with context.use_engine(engine):
+                return _keep_order(function(*args))
+
+        self.engine = engine
+        self.thorough = thorough
+        self.compiled = jitted(traced, donate_argnums=(0,) if donate else ())
+
+    def __call__(self, *args: Any) -> Any:
+        with measuring() if self.thorough else contextlib.nullcontext(), self.engine._width_of(args):
+            return _restore_order(self.compiled(*args))
+
+    def known(self, part: int, *args: Any) -> Callable[..., Any]:
+        """One part of the result, for arguments of these dtypes, which are not looked at any more."""
+        if any(dtype_of(leaf) in _WIDE for leaf in tree.leaves(args) if hasattr(leaf, "dtype")):
+            return lambda *args: self(*args)[part]
+        return lambda *args: _restore_order(self.compiled(*args)[part])
+
+
 class JaxEngine(Engine):
     """Computes with `jax.numpy` and `jax.lax`, compiles with `jax.jit`, differentiates natively.
 
@@ -162,21 +185,7 @@ class JaxEngine(Engine):
         `thorough`: how convolutions and pooling windows are computed on a CPU is measured, not known by rules.
         """
 
-        def traced(*args: Any) -> Any:
-            with context.use_engine(self):
-                return _keep_order(function(*args))
-
-        compiled = jitted(traced, donate_argnums=(0,) if donate else ())
-
-        def run(*args: Any) -> Any:
-            with self._width_of(args):
-                return _restore_order(compiled(*args))
-
-        def run_measured(*args: Any) -> Any:
-            with measuring():
-                return run(*args)
-
-        return run_measured if thorough else run
+        return _Jitted(self, function, donate, thorough)
 
     def value_and_grad(self, function: Callable[[list[Any]], tuple[Any, Any]]) -> Callable[[list[Any]], Any]:
         """JAX's own reverse-mode differentiation; its way back is in 64 bits if the values are."""
