@@ -71,7 +71,7 @@ def settle(model: Any, name: Any, engine: Any, kind: str, batch: Any, source: So
     return engines.get(chosen)
 
 
-def calls_to_come(model: Any, name: Any, engine: Any, kind: str, batch: Any, source: Source) -> float:
+def calls_to_come(model: Any, name: Any, engine: Any, kind: str, source: Source) -> float:
     """For how many more calls like one that was settled its engine stays the best; arguments as for `settle`.
 
     They count as done.
@@ -79,7 +79,7 @@ def calls_to_come(model: Any, name: Any, engine: Any, kind: str, batch: Any, sou
     auto = _wanted(model, name)
     if auto is None or len(names := auto.candidates()) == 1:
         return math.inf
-    return _report_for(model, auto, names, kind, batch, EVER).stays(engine.name, source.num_batches or 1)
+    return _report_for(model, auto, names, kind, source.peek(), EVER).stays(engine.name, source.num_batches or 1)
 
 
 def is_asked(model: Any, name: Any) -> bool:

@@ -336,9 +336,9 @@ class Trainer(Steps):
             return joined(chosen, [outputs])
         source = as_source(x, batch_size=batch_size, steps=steps, shuffle=False, what="predict")
         if unready or auto.is_asked(self, engine):
-            batch = source.peek()
-            chosen = self._prepare(engine, batch, objective=False) if unready else chosen
-            chosen = auto.settle(self, engine, chosen, "predict", batch, source)
+            first = source.peek()
+            chosen = self._prepare(engine, first, objective=False) if unready else chosen
+            chosen = auto.settle(self, engine, chosen, "predict", first, source)
         shown = 1 if verbose == "auto" else verbose
         total = steps or source.num_batches
         hooks = CallbackList(
@@ -356,8 +356,8 @@ class Trainer(Steps):
             hooks.on_predict_end()
         if not parts:
             raise DataError("predict got no batches", "at least one batch")
-        if plain:
-            calls = auto.calls_to_come(self, engine, chosen, "predict", batch, source)
+        if plain and source.num_rows is not None:
+            calls = auto.calls_to_come(self, engine, chosen, "predict", source)
             answers.keep(self, x, batch_size, engine, forward, parts[0], calls)
         return joined(chosen, parts)
 
