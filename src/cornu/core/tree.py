@@ -93,6 +93,9 @@ def map_structure(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
     """
     if not isinstance(tree, (list, tuple, dict)):
         return function(tree, *others)
+    if not others and _is_flat(tree):
+        order = _order(tree)
+        return _remake(tree, order, [function(tree[key]) for key in order])
     rows = zip(leaves(tree), *(_partners(tree, other) for other in others), strict=True)
     return pack(tree, [function(*row) for row in rows])
 
@@ -122,7 +125,10 @@ def _rebuild(tree: Any, values: Iterator[Any]) -> Any:
     # A stack of (node, children done so far, keys left); each finished node is handed to the one below it.
     if not isinstance(tree, (list, tuple, dict)):
         return next(values)
-    stack: list[tuple[Any, list[Any], list[Any]]] = [(tree, [], _order(tree))]
+    if _is_flat(tree):
+        order = _order(tree)
+        return _remake(tree, order, [next(values) for _ in order])
+    stack: list[tuple[Any, list[Any], Any]] = [(tree, [], _order(tree))]
     while True:
         node, done, order = stack[-1]
         if len(done) == len(order):
@@ -139,11 +145,21 @@ def _rebuild(tree: Any, values: Iterator[Any]) -> Any:
             done.append(next(values))
 
 
-def _order(node: Any) -> list[Any]:
-    return _keys(node) if isinstance(node, dict) else list(range(len(node)))
+def _is_flat(node: Any) -> bool:
+    """Whether all children are leaves, as of most structures."""
+    for child in node.values() if isinstance(node, dict) else node:
+        if isinstance(child, (list, tuple, dict)):
+            return False
+    return True
 
 
-def _remake(node: Any, order: list[Any], children: list[Any]) -> Any:
+def _order(node: Any) -> Any:
+    return _keys(node) if isinstance(node, dict) else range(len(node))
+
+
+def _remake(node: Any, order: Any, children: list[Any]) -> Any:
+    if type(node) is tuple:
+        return tuple(children)
     if isinstance(node, dict):
         by_key = dict(zip(order, children, strict=True))
         return {key: by_key[key] for key in node}

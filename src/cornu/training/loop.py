@@ -126,7 +126,7 @@ class Runner:
         if self._window is None or self._window.is_empty:
             self._window = None
         elif self.state.variables[place].size <= SMALL:
-            self._window.note_write(place, np.asarray(convert_to_numpy(value)))
+            self._window.note_write(place, value if type(value) is np.ndarray else convert_to_numpy(value))
         else:
             self.settle()
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cornu.autodiff import value_and_grad
-from cornu.core import context, tree
+from cornu.core import context, dtypes, tree
 from cornu.core.errors import BuildError, CornuError, DataError, EngineError, NativeCall
 from cornu.core.variable import Variable, structure_version
 from cornu.engines import registry as engines
@@ -106,8 +106,19 @@ class Steps(Layer):
 
     def reset_metrics(self) -> None:
         """Begin all metrics anew."""
-        for metric in self.metrics:
-            metric.reset_state()
+        for metric, variables in self._searched("resets", self._search_resets):
+            if variables is None:
+                metric.reset_state()
+            else:
+                for variable, zero in variables:
+                    variable.assign(zero)
+
+    def _search_resets(self) -> list[tuple[Metric, list[tuple[Variable, np.ndarray]] | None]]:
+        """The metrics, each with its variables and zeros for them, if that is all of its `reset_state`."""
+        return [
+            (metric, None if type(metric).reset_state is not Metric.reset_state else _zeros_for(metric))
+            for metric in self.metrics
+        ]
 
     def get_metrics_result(self) -> dict[str, Any]:
         """The results of all metrics by name."""
@@ -431,6 +442,10 @@ def _eager(step: Callable[..., Any]) -> Callable[..., Any]:
             context.by_tape.reset(token)
 
     return run
+
+
+def _zeros_for(metric: Metric) -> list[tuple[Variable, np.ndarray]]:
+    return [(v, np.zeros(v.shape, dtypes.numpy_dtype(v.dtype))) for v in metric.variables]
 
 
 def _metrics_of(layer: Layer) -> list[Metric]:

@@ -101,13 +101,13 @@ class State:
         place = self.index[id(variable)]
         if self.on_write is not None:
             self.on_write(place, value)
-        with context.use_engine(self.engine):
-            if type(value) is not np.ndarray:
+        if type(value) is not np.ndarray:
+            with context.use_engine(self.engine):
                 own = self.engine.own(value, variable.dtype)
                 value = self.engine.copy(own) if own is value and self.reused else own
-            if self.first is not None:
-                self.first[place] = np.array(convert_to_numpy(value))
-            self.put(place, value)
+        if self.first is not None:
+            self.first[place] = np.array(convert_to_numpy(value))
+        self.put(place, value)
 
     def put(self, place: int, value: Any) -> None:
         """Replace a value by another that is nobody else's: the engine's, or a host array."""
