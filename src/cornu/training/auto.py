@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from cornu import random
+from cornu.core import tree
 from cornu.engines import cache
 from cornu.engines import registry as engines
 from cornu.engines.auto import Auto
@@ -58,9 +59,28 @@ def settle(model: Any, name: Any, engine: Any, kind: str, batch: Any, source: So
     auto = _wanted(model, name)
     if auto is None:
         return engine
+    if source is not None:
+        return engines.get(_settled(model, auto, kind, batch, source, epochs)[0])
+    # Calls of one batch are many, and short.
+    arrays = tuple([None if leaf is None else (leaf.shape, leaf.dtype) for leaf in tree.leaves(batch)])
+    key = ("settled", kind, model._step_version(), auto.budget, auto.engines and tuple(auto.engines), arrays)
+    known = model._cache.get(key)
+    if known is None or not known[1]:
+        chosen, report = _settled(model, auto, kind, batch, None, epochs)
+        known = [engines.get(chosen), math.inf if report is None else report.stays(chosen, _USUAL_STEPS)]
+        model._cache[key] = known
+    else:
+        known[1] -= 1
+    return known[0]
+
+
+def _settled(
+    model: Any, auto: Auto, kind: str, batch: Any, source: Source | None, epochs: int
+) -> tuple[str, Report | None]:
+    """The name of the engine for a call, and the report that it was chosen by, if there was a choice."""
     names = auto.candidates()
     if len(names) == 1:
-        return engines.get(names[0])
+        return names[0], None
     per_epoch = None if source is None else source.num_batches
     steps = _USUAL_STEPS if per_epoch is None else max(1, per_epoch * epochs)
     rows, size = (None, None) if source is None else (source.num_rows, source.batch_size)
@@ -68,7 +88,7 @@ def settle(model: Any, name: Any, engine: Any, kind: str, batch: Any, source: So
     report = _report_for(model, auto, names, kind, batch, steps)
     chosen = report.choose(steps, 2 if ragged else 1)
     report.tell(chosen, steps)
-    return engines.get(chosen)
+    return chosen, report
 
 
 def calls_to_come(model: Any, name: Any, engine: Any, kind: str, source: Source) -> float:
