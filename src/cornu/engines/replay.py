@@ -47,7 +47,7 @@ class Replay:
 
     def __call__(self, inputs: list[Any]) -> list[Any]:
         """The results for values of the inputs; the engine is in force."""
-        values = [*inputs, *self.constants, *[variable.value for variable in self.variables]]
+        values = [*inputs, *self.constants, *_read(self.variables)]
         for function, pick, several, done in self.steps:
             result = function(*pick(values))
             if several:
@@ -57,6 +57,17 @@ class Replay:
             for place in done:
                 values[place] = None
         return [values[place] for place in self.outputs]
+
+
+def _read(variables: list[Variable]) -> list[Any]:
+    """The values under the engine in force, without autocast; of variables with a home there in a short way."""
+    engine = context.engine_in_force() if context.bindings.get() is None else None
+    return [
+        home.tracked()
+        if (home := variable.home) is not None and home.engine is engine and variable.holder is None
+        else variable.value
+        for variable in variables
+    ]
 
 
 class Recorder:
@@ -120,6 +131,8 @@ class Recorder:
 
         ready = prepare(op, arrays, place)
         if op.name == "cast_to":
+            if result is arrays.get("x"):
+                return  # it had that dtype
             self._casts.setdefault((*ready.values(), static["dtype"]), ("result", self._made))
         if op.name in self.engine.ruled and self.engine.ruled[op.name](static):
             function: Callable[..., Any] = functools.partial(_by_rule, self.engine, op, tuple(ready), static)

@@ -22,7 +22,7 @@ from cornu.core.spec import Spec
 from cornu.core.variable import Variable
 from cornu.engines.compiled import Compiled
 from cornu.engines.contract import Engine
-from cornu.engines.tensorflow.gradients import custom_gradient, entering, forget, forget_with
+from cornu.engines.tensorflow.gradients import custom_gradient, entering, forget, forget_with, may_record
 from cornu.engines.tensorflow.home import TensorflowHome, home_of, tape_is_active
 from cornu.engines.tensorflow.loops import under_xla
 from cornu.engines.tensorflow.places import Places, handle_of, is_place, reading
@@ -217,7 +217,9 @@ class TensorflowEngine(Engine):
         return found
 
     def by_rule(self, op: Op, arrays: dict[str, Any], static: dict[str, Any]) -> Any:
-        """A primitive under `tf.custom_gradient`, with the language's way back."""
+        """A primitive under `tf.custom_gradient`, with the language's way back, if anybody may go it."""
+        if not may_record():
+            return self.table[op.name](*arrays.values(), **static)
         names = tuple(arrays)
         leaves, pack = tree.flatten(list(arrays.values()))
         results: list[Any] = []

@@ -1,5 +1,6 @@
 """Choosing elements by position, and putting elements at positions."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -26,21 +27,16 @@ def _signed(indices: Any) -> Any:
     return indices if indices.dtype == torch.int32 else _whole(indices)
 
 
-def _all_inside(indices: Any, size: int) -> bool:
-    """Whether all positions are known here and now, at no price, and lie within an axis."""
-    at_hand = (
+def _is_at_hand(indices: Any) -> bool:
+    """Whether positions are known here and now, on a CPU, in a dtype that PyTorch selects by."""
+    return (
         type(indices) is torch.Tensor
         and indices.device.type == "cpu"
         and indices.dtype in (torch.int32, torch.int64)
-        and indices.numel() > 0
         and not in_trace()
         and not torch.compiler.is_compiling()
         and not torch._C._functorch.is_functorch_wrapped_tensor(indices)
     )
-    if not at_hand:
-        return False
-    least, largest = torch.aminmax(indices)
-    return bool(least.item() >= 0 and largest.item() < size)
 
 
 def _gather(x: Any, indices: Any, axis: int) -> Any:
@@ -50,8 +46,10 @@ def _gather(x: Any, indices: Any, axis: int) -> Any:
     shape = x.shape[:axis] + indices.shape + x.shape[axis + 1 :]
     if size == 0:
         return x.new_full(shape, _outside(x))
-    if _all_inside(indices, size):
-        return torch.index_select(x, axis, indices.reshape(-1)).reshape(shape)
+    if x.device.type == "cpu" and _is_at_hand(indices):
+        # On a CPU PyTorch looks at every position itself.
+        with contextlib.suppress(IndexError, RuntimeError):
+            return torch.index_select(x, axis, indices.reshape(-1)).reshape(shape)
     inside = indices.clamp(0, size - 1)
     wrong = torch.ne(indices, inside)
     taken = torch.index_select(x, axis, inside.reshape(-1)).reshape(shape)
