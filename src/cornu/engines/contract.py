@@ -57,6 +57,7 @@ class Engine(Interpreter):
         traces: whether `compile` runs a function once on stand-ins, rather than at every call.
         loops: whether steps in a compiled loop cost less than the same steps compiled one by one.
         reuses: whether a compiled function may reuse the memory of the values it is given (`donate`).
+        places_host_arrays: whether what `from_host` gives is a place already.
     """
 
     rank = ENGINE_RANK
@@ -69,6 +70,7 @@ class Engine(Interpreter):
     traces = False
     loops = False
     reuses = False
+    places_host_arrays = False
 
     # ------------------------------------------------ what each engine says
 

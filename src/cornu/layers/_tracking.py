@@ -70,14 +70,15 @@ def children(holder: Any, kinds: tuple[type, ...], skip: Callable[[str], bool]) 
     """
     found: list[Any] = []
     seen = {id(holder)}
-    sought = (Variable, *kinds)
+    # Not `isinstance`: of a class with a metaclass of `abc` that asks all its subclasses, once for each type it meets.
+    sought = {Variable, *kinds}
     pending = [value for name, value in reversed(vars(holder).items()) if not skip(name)]
     while pending:
         item = pending.pop()
         if type(item) in _PLAIN or isinstance(item, _LEAVES) or id(item) in seen:
             continue
         seen.add(id(item))
-        if isinstance(item, sought):
+        if not sought.isdisjoint(type(item).__mro__):
             found.append(item)
             continue
         pending.extend(reversed(list(_parts(item))))

@@ -71,7 +71,9 @@ class State:
     def own(self, value: Any) -> Any:
         """A value as one that may stand in `values`."""
         found = self.engine.from_any(value)
-        return self.engine.place(found) if self.reused else found
+        if not self.reused or (type(value) is np.ndarray and self.engine.places_host_arrays):
+            return found
+        return self.engine.place(found)
 
     def copies(self) -> list[Any]:
         """The values as they are now, which later steps leave alone."""

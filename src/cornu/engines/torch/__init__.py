@@ -44,6 +44,7 @@ class TorchEngine(Engine):
     table = TABLE
     traces = True
     reuses = True
+    places_host_arrays = True
 
     def owns(self, kind: type) -> bool:
         """PyTorch's tensors and their subclasses."""

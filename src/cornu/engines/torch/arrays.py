@@ -21,6 +21,7 @@ __all__ = [
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in dtypes.ALL}
 
+_LARGE = 1 << 18  # bytes from which on a copy is shared between threads
 _BFLOAT16 = dtypes.numpy_dtype("bfloat16")
 
 
@@ -98,7 +99,7 @@ def _brought(values: Any, place: torch.device) -> Any:
 def from_host(value: np.ndarray) -> Any:
     """A host array as a tensor where new values live, in memory of its own."""
     # Always a copy: whoever holds the array, or one it is a view of, may write to it.
-    host = np.array(value, order="C")
+    host = _copied_by_all(value) if value.nbytes >= _LARGE else np.array(value, order="C")
     if not host.dtype.isnative:
         host = host.astype(host.dtype.newbyteorder("="))
     if torch.is_inference_mode_enabled():
@@ -109,6 +110,17 @@ def from_host(value: np.ndarray) -> Any:
         with outside_traces():
             return _placed(host)
     return _placed(host)
+
+
+def _copied_by_all(value: np.ndarray) -> np.ndarray:
+    """A host array again, `"C"` in order, copied by all of PyTorch's threads."""
+    host = np.empty(value.shape, value.dtype)
+    if value.dtype == np.float32 and value.flags.writeable and value.flags.c_contiguous:
+        with outside_traces():
+            torch.from_numpy(host).copy_(torch.from_numpy(value))
+    else:
+        host[...] = value
+    return host
 
 
 def _placed(host: np.ndarray) -> Any:
