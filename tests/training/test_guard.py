@@ -103,6 +103,38 @@ def test_elsewhere_too(engine, where):
     check_kept(model, [before], 0)
 
 
+@pytest.mark.parametrize("between", ["nothing", "a look", "a rate", "weights", "a metric"])
+def test_a_fit_that_goes_on_from_earlier_ones(engine, between):
+    """The way back leads through earlier calls, whatever came between them."""
+    good, bad = np.abs(X), np.abs(X)
+    bad[17] *= -1  # in the last batch but one
+
+    def trained(x, upto):
+        model = model_with(Log(name="bad"), optimizer=cornu.optimizers.Adam(0.01), engine=engine)
+        model.fit(good, Y, batch_size=4, shuffle=False, epochs=2, verbose=0)
+        if between == "a look":
+            model.get_weights()
+        elif between == "a rate":
+            model.optimizer.learning_rate = 0.02
+        elif between == "weights":
+            model.set_weights([weight * 1.1 for weight in model.get_weights()])
+        elif between == "a metric":
+            model.train_on_batch(good[:4], Y[:4])
+        if upto is None:
+            with pytest.raises(NonFiniteError, match="'log'"):
+                model.fit(x, Y, batch_size=4, shuffle=False, verbose=0)
+        else:
+            model.fit(x[:upto], Y[:upto], batch_size=4, shuffle=False, verbose=0)
+        return model.get_weights()
+
+    check_kept_weights(trained(bad, None), trained(good, 16))
+
+
+def check_kept_weights(found, wanted):
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_it_can_be_switched_off(engine):
     model = model_with(Log(name="bad"), engine=engine, stop_on_nonfinite=False)
     found = model.fit(-np.abs(X), Y, epochs=2, verbose=0).history

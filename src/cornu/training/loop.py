@@ -130,8 +130,11 @@ class Runner:
         else:
             self.settle()
 
-    def settle(self) -> None:
+    def settle(self, going_on: bool = False) -> None:
         """Make sure that the state is good.
+
+        Args:
+            going_on: whether more steps are likely to follow, so that the way back is kept if it takes little memory.
 
         Raises:
             NonFiniteError: if it was not; it is then as it was before the first bad step.
@@ -140,7 +143,10 @@ class Runner:
         if window is None or window.is_empty:
             return
         if self._is_good():
-            self._most = 1 if self.prompt else window.grown()
+            if going_on and window.is_small:
+                self._window = window
+            else:
+                self._most = 1 if self.prompt else window.grown()
             return
         self.alive = self.engine.from_host(np.array(True))
         for number, batch in window.again():

@@ -258,7 +258,7 @@ class Trainer(Steps):
         if count == 0:
             raise DataError(f"epoch {epoch + 1} of fit had no batches", "at least one batch per epoch")
         source.on_epoch_end()
-        runner.settle()
+        runner.settle(going_on=True)
         return Logs(logs).read()
 
     def evaluate(

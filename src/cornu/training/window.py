@@ -66,6 +66,11 @@ class Window:
         """Whether it is time to look."""
         return self._steps >= self.most or self._bytes >= _BYTES
 
+    @property
+    def is_small(self) -> bool:
+        """Whether what is kept may stay between calls of `fit`: few bytes of state and batches, and room for steps."""
+        return not self.is_full and self._bytes + sum(map(_size, self._kept)) <= _BYTES
+
     def grown(self) -> int:
         """After how many steps to look next, when all was good."""
         return min(2 * self.most, _MOST) if self._bytes < _BYTES // 2 else self.most
