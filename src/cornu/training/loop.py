@@ -144,6 +144,7 @@ class Runner:
             return
         if self._is_good():
             if going_on and window.is_small:
+                window.own_batches()
                 self._window = window
             else:
                 self._most = 1 if self.prompt else window.grown()

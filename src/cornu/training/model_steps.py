@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,7 @@ class Steps(Layer):
     def _search_resets(self) -> list[tuple[Metric, list[tuple[Variable, np.ndarray]] | None]]:
         """The metrics, each with its variables and zeros for them, if that is all of its `reset_state`."""
         return [
-            (metric, None if type(metric).reset_state is not Metric.reset_state else _zeros_for(metric))
+            (metric, _zeros_for(metric) if metric.reset_state == MethodType(Metric.reset_state, metric) else None)
             for metric in self.metrics
         ]
 

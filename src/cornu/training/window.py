@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cornu.core import tree
+from cornu.core import dtypes, tree
 from cornu.training.groups import part
 from cornu.training.state import State
 
@@ -69,7 +69,19 @@ class Window:
     @property
     def is_small(self) -> bool:
         """Whether what is kept may stay between calls of `fit`: few bytes of state and batches, and room for steps."""
-        return not self.is_full and self._bytes + sum(map(_size, self._kept)) <= _BYTES
+        held = sum(v.size * dtypes.numpy_dtype(v.dtype).itemsize for v in self.state.variables)
+        return not self.is_full and self._bytes + held <= _BYTES
+
+    def own_batches(self) -> None:
+        """Copy what is a view of somebody's array, who may write to it before the next step."""
+
+        def own(leaf: Any) -> Any:
+            return leaf.copy() if isinstance(leaf, np.ndarray) and not leaf.flags.owndata else leaf
+
+        self._done = [
+            entry if isinstance(entry, _Write) else entry._replace(batch=tree.map_structure(own, entry.batch))
+            for entry in self._done
+        ]
 
     def grown(self) -> int:
         """After how many steps to look next, when all was good."""
