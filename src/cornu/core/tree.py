@@ -158,8 +158,6 @@ def _order(node: Any) -> Any:
 
 
 def _remake(node: Any, order: Any, children: list[Any]) -> Any:
-    if type(node) is tuple:
-        return tuple(children)
     if isinstance(node, dict):
         by_key = dict(zip(order, children, strict=True))
         return {key: by_key[key] for key in node}

@@ -31,18 +31,23 @@ class _Way:
         engine: the engine that was chosen.
         variables: what the steps read.
         step: of the variables' values and a batch's inputs, as the engine takes them.
-        size: rows of such a batch; `None` if all rows are one.
+        size: rows of such a batch.
         whole: rows in batches of that size.
         rest: the step of the rows after those, if there are any.
-
-    Attributes:
         calls: how many more calls it serves.
     """
 
     __slots__ = ("_values", "_versions", "calls", "engine", "rest", "size", "step", "variables", "whole")
 
     def __init__(
-        self, engine: Any, variables: list[Variable], step: Direct, size: int | None, whole: int, rest: Direct | None
+        self,
+        engine: Any,
+        variables: list[Variable],
+        step: Direct,
+        size: int,
+        whole: int,
+        rest: Direct | None,
+        calls: float,
     ) -> None:
         self.engine = engine
         self.variables = variables
@@ -50,15 +55,13 @@ class _Way:
         self.size = size
         self.whole = whole
         self.rest = rest
-        self.calls = math.inf
+        self.calls = calls
         self._values: list[Any] = []
         self._versions: list[int] = []
 
     def __call__(self, x: Any) -> Any:
         """The outputs for arrays."""
         feed, values, step, size = self.engine.feed, self.values(), self.step, self.size
-        if size is None:
-            return joined(self.engine, [step(values, _taken(feed, x, None))])
         outputs = [step(values, _taken(feed, x, slice(start, start + size))) for start in range(0, self.whole, size)]
         if self.rest is not None:
             outputs.append(self.rest(values, _taken(feed, x, slice(self.whole, None))))
@@ -85,7 +88,7 @@ class _Way:
 
 
 def answer(model: Any, x: Any, rows: int | None, engine: Any) -> Any:
-    """The outputs for a batch like an earlier one; `None` if the ordinary way is to be gone.
+    """The outputs for arrays like earlier ones; `None` if the ordinary way is to be gone.
 
     Args:
         model: the model.
@@ -106,13 +109,13 @@ def answer(model: Any, x: Any, rows: int | None, engine: Any) -> Any:
     return way(x)
 
 
-def _taken(feed: Callable[[Any], Any], x: Any, part: slice | None) -> Any:
-    """Some rows of the inputs (`None`: all), as an engine takes them."""
+def _taken(feed: Callable[[Any], Any], x: Any, part: slice) -> Any:
+    """Some rows of the inputs, as an engine takes them."""
     if type(x) is np.ndarray:
-        return feed(x if part is None else x[part])
+        return feed(x[part])
     if type(x) is dict:
-        return {name: feed(value if part is None else value[part]) for name, value in x.items()}
-    return type(x)([feed(value if part is None else value[part]) for value in x])
+        return {name: feed(value[part]) for name, value in x.items()}
+    return type(x)([feed(value[part]) for value in x])
 
 
 def keep(
@@ -140,16 +143,11 @@ def keep(
     known = model._cache.get("answers")
     if known is None or known[0] != version or len(known[1]) == _MANY:
         known = model._cache["answers"] = (version, {})
-    total, size = len(tree.leaves(x)[0]), int(rows or DEFAULT_BATCH_SIZE)
+    total = len(tree.leaves(x)[0])
+    size = min(total, int(rows or DEFAULT_BATCH_SIZE))
     over = total % size
-    first = direct(*forward.first)
-    if total <= size:
-        way = _Way(forward.engine, forward.variables, first, None, 0, None)
-    else:
-        rest = direct(*forward.last) if over else None
-        way = _Way(forward.engine, forward.variables, first, size, total - over, rest)
-    way.calls = calls
-    known[1][key] = way
+    step, rest = direct(*forward.first), direct(*forward.last) if over else None
+    known[1][key] = _Way(forward.engine, forward.variables, step, size, total - over, rest, calls)
 
 
 def _version(model: Any) -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ from cornu.core.spec import Spec
 from cornu.core.variable import Variable
 from cornu.engines.compiled import Compiled
 from cornu.engines.contract import Engine
-from cornu.engines.tensorflow.gradients import custom_gradient, entering, forget, forget_with, may_record
+from cornu.engines.tensorflow.gradients import custom_gradient, entering, forget, forget_with
 from cornu.engines.tensorflow.home import TensorflowHome, home_of, tape_is_active
 from cornu.engines.tensorflow.loops import under_xla
 from cornu.engines.tensorflow.places import Places, handle_of, is_place, reading
@@ -218,7 +218,7 @@ class TensorflowEngine(Engine):
 
     def by_rule(self, op: Op, arrays: dict[str, Any], static: dict[str, Any]) -> Any:
         """A primitive under `tf.custom_gradient`, with the language's way back, if anybody may go it."""
-        if not may_record():
+        if tf.executing_eagerly() and not tape_is_active():
             return self.table[op.name](*arrays.values(), **static)
         names = tuple(arrays)
         leaves, pack = tree.flatten(list(arrays.values()))

@@ -6,7 +6,6 @@ again with the traced function.
 """
 
 import contextlib
-import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -17,7 +16,7 @@ from tensorflow.python.framework import ops
 
 from cornu.core import tree
 
-__all__ = ["custom_gradient", "entering", "forget", "forget_with", "may_record"]
+__all__ = ["custom_gradient", "entering", "forget", "forget_with"]
 
 _entered: ContextVar[list[str] | None] = ContextVar("cornu_tensorflow_gradients", default=None)
 
@@ -34,13 +33,6 @@ def custom_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return run
-
-
-def may_record() -> bool:
-    """Whether a gradient may be asked for of what is computed now: in a graph always, else under a tape."""
-    # TensorFlow has no public way to ask; where its insides have changed, it may.
-    asked = getattr(sys.modules.get("tensorflow.python.eager.record"), "could_possibly_record", None)
-    return asked is None or not tf.executing_eagerly() or asked()
 
 
 @contextlib.contextmanager

@@ -99,7 +99,7 @@ def _brought(values: Any, place: torch.device) -> Any:
 def from_host(value: np.ndarray) -> Any:
     """A host array as a tensor where new values live, in memory of its own."""
     # Always a copy: whoever holds the array, or one it is a view of, may write to it.
-    host = _copied_by_all(value) if value.nbytes >= _LARGE else np.array(value, order="C")
+    host = _copied(value)
     if not host.dtype.isnative:
         host = host.astype(host.dtype.newbyteorder("="))
     if torch.is_inference_mode_enabled():
@@ -112,14 +112,14 @@ def from_host(value: np.ndarray) -> Any:
     return _placed(host)
 
 
-def _copied_by_all(value: np.ndarray) -> np.ndarray:
-    """A host array again, `"C"` in order, copied by all of PyTorch's threads."""
+def _copied(value: np.ndarray) -> np.ndarray:
+    """A host array again, `"C"` in order; large ones are copied by all of PyTorch's threads."""
+    shared = value.nbytes >= _LARGE and value.dtype == np.float32
+    if not (shared and value.flags.writeable and value.flags.c_contiguous):
+        return np.array(value, order="C")
     host = np.empty(value.shape, value.dtype)
-    if value.dtype == np.float32 and value.flags.writeable and value.flags.c_contiguous:
-        with outside_traces():
-            torch.from_numpy(host).copy_(torch.from_numpy(value))
-    else:
-        host[...] = value
+    with outside_traces():
+        torch.from_numpy(host).copy_(torch.from_numpy(value))
     return host
 
 
