@@ -1,5 +1,7 @@
 """PyTorch as its users use it: backward through a model, loaders, modules in both directions, torch functions in layers."""
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,54 @@ def test_backward_through_a_model_equals_our_gradient():
     np.testing.assert_allclose(float(loss.detach()), float(value), rtol=1e-5)
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_allclose(a, np.asarray(b), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda parameter, model: parameter,
+        lambda parameter, model: torch.optim.SGD([parameter]),
+        lambda parameter, model: model(torch.tensor(X)),  # a graph of autograd
+        lambda parameter, model: parameter.view(-1).detach(),
+        lambda parameter, model: parameter.detach().numpy(),
+        lambda parameter, model: weakref.ref(parameter),
+        lambda parameter, model: parameter.register_hook(lambda gradient: gradient) and None,
+        lambda parameter, model: setattr(parameter, "note", 1),
+        lambda parameter, model: model(torch.tensor(X)).sum().backward(),  # leaves a gradient
+    ],
+)
+def test_a_parameter_that_somebody_holds_stays_the_variables_own(hold):
+    model = network()
+    model.compile("sgd", "mse")
+    variable = model.trainable_variables[0]
+    with cornu.engine("torch"):
+        model(torch.tensor(X))
+        held = hold(variable.value, model)
+        home = variable.home
+        before = variable.numpy().copy()
+        model.train_on_batch(X, Y)
+        model.train_on_batch(X, Y)
+        assert variable.home is home
+        assert not np.array_equal(home.native.detach().numpy(), before)
+        np.testing.assert_array_equal(home.native.detach().numpy(), variable.numpy())
+    del held
+
+
+def test_a_parameter_that_nobody_holds_is_let_go_when_training_begins():
+    model, again = network(), network()
+    model.compile("sgd", "mse")
+    again.compile("sgd", "mse")
+    with cornu.engine("torch"):
+        model(torch.tensor(X))
+        assert model.trainable_variables[0].home is not None
+        for _ in range(3):
+            model.train_on_batch(X, Y)
+            again.train_on_batch(X, Y)
+        assert all(variable.home is None for variable in model.variables)
+        for ours, theirs in zip(model.get_weights(), again.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        model(torch.tensor(X)).sum().backward()
+        assert model.trainable_variables[0].value.grad is not None
 
 
 def test_a_model_in_a_module_trains_with_an_optimizer_of_torch():

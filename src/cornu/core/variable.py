@@ -70,6 +70,9 @@ class Home(Protocol):
     def tracked(self) -> Any:
         """The value as the engine's autodiff follows it."""
 
+    def is_shared(self) -> bool:
+        """Whether anybody but the variable may hold the object, or memory of its."""
+
 
 class Variable(ArrayOperators):
     """An array that persists, and that training may change.
@@ -263,6 +266,12 @@ class Variable(ArrayOperators):
         if self.home is not None:
             value = np.array(operators["convert_to_numpy"](self.home.read(self)))
             self.home = None
+            self.set_value(value)
+
+    def leave_empty_home(self) -> None:
+        """Take the value back from an engine's own object that nobody else holds: a new one would be no different."""
+        if self.home is not None and self.holder is None and not self.home.is_shared():
+            value, self.home = self.home.look(self), None
             self.set_value(value)
 
     def assign(self, value: Any) -> Any:

@@ -57,6 +57,7 @@ class State:
         found = []
         with context.use_engine(self.engine):
             for variable in variables:
+                variable.leave_empty_home()
                 held = variable.stored()
                 self.values.append(self.own(held))
                 found.append(held)

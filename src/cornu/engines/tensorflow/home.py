@@ -50,6 +50,10 @@ class TensorflowHome:
         """Replace the value."""
         self.native.assign(self.engine.own(value, variable.dtype))
 
+    def is_shared(self) -> bool:
+        """Always: compiled functions hold the variable without a word."""
+        return True
+
 
 def home_of(engine: Any, variable: Variable, always: bool) -> TensorflowHome | None:
     """A home for a variable read here and now: one that a tape should follow, or that a graph may assign."""

@@ -1,5 +1,8 @@
 """Where a variable lives while users differentiate with `loss.backward()`: an `nn.Parameter`."""
 
+import sys
+import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -8,6 +11,15 @@ from cornu.core import dtypes
 from cornu.core.variable import Variable
 
 __all__ = ["TorchHome", "home_of"]
+
+
+def _holders(home: Any) -> tuple[int, int]:
+    """How many hold a home's tensor, and how many its memory; whoever counts is among them."""
+    native = home.native
+    return sys.getrefcount(native), torch._C._storage_Use_Count(native.untyped_storage()._cdata)
+
+
+_ALONE = _holders(SimpleNamespace(native=torch.empty(1)))
 
 
 class TorchHome:
@@ -38,6 +50,17 @@ class TorchHome:
     def tracked(self) -> Any:
         """The parameter, whose gradient `backward` adds to."""
         return self.native
+
+    def is_shared(self) -> bool:
+        """Whether anybody may hold the parameter, as graphs of autograd do, or its memory; or has left things in it."""
+        if _holders(self) != _ALONE:
+            return True
+        native = self.native
+        return (
+            native.grad is not None
+            or bool(native.__dict__ or native._backward_hooks or native._post_accumulate_grad_hooks)
+            or weakref.getweakrefcount(native) > 0
+        )
 
 
 def home_of(engine: Any, variable: Variable, always: bool) -> TorchHome | None:
