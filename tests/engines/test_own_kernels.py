@@ -208,16 +208,17 @@ def test_dropout_and_backwards_are_those_of_the_loop(monkeypatch, engine, name):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
 
 
-def test_thorough_compiling_changes_nothing(engine):
+@pytest.mark.parametrize(("name", "gates", "states"), [("lstm", 4, 2), ("gru", 3, 1)])
+def test_thorough_compiling_changes_nothing(engine, name, gates, states):
     """Compilers choose how intermediate arrays lie in memory; a kernel must not depend on it."""
     owner = engine_in_force()
-    arrays = sequence(4, 2, "float32")
+    arrays = sequence(gates, states, "float32")
     arrays[0] = np.swapaxes(arrays[0], 0, 1).copy()
     differentiate = lambda f: owner.value_and_grad(f) or tape_value_and_grad(f)
 
     def function(values):
         doubled = [ops.multiply(ops.transpose(value), 2) for value in values[1:3]]
-        sequences, *_ = operator("lstm")(
+        sequences, *_ = operator(name)(
             ops.swapaxes(values[0], 0, 1), *map(ops.transpose, doubled), *values[3:], sequences=True
         )
         return ops.sum(ops.multiply(sequences, sequences)), None

@@ -1,4 +1,7 @@
-"""`lstm` and `gru` by PyTorch's own kernels: cuDNN's; on CPUs oneDNN's for an LSTM in float32, ATen's for a GRU."""
+"""`lstm` and `gru` as PyTorch runs them fastest: by cuDNN; on CPUs an LSTM in float32 by oneDNN, a GRU by a loop.
+
+ATen's own loop over a GRU's steps takes eleven ops for each and is no kernel: a trace writes it out, and autograd goes
+back through every op. The loop here takes six, and its gradient ten."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +17,7 @@ __all__ = ["TABLE"]
 
 _LSTM = 2  # ATen's number of this kind of layer
 _ATEN = torch.ops.aten
+_TANH_BACK, _SIGMOID_BACK = _ATEN.tanh_backward.grad_input, _ATEN.sigmoid_backward.grad_input
 
 
 def _has_kernel(arrays: Any, *kinds: torch.dtype) -> bool:
@@ -29,6 +33,15 @@ def _has_kernel(arrays: Any, *kinds: torch.dtype) -> bool:
         )
         for array in arrays
     )
+
+
+def _is_followed(arrays: Any) -> bool:
+    return torch.is_grad_enabled() and any(array is not None and array.requires_grad for array in arrays)
+
+
+def _plain(*arrays: Any) -> list[Any]:
+    """Tensors that autograd does not follow."""
+    return [None if array is None else array.detach() for array in arrays]
 
 
 def _turned(x: Any, reverse: bool) -> Any:
@@ -125,7 +138,7 @@ def _lstm(
     zeros = x.new_zeros(kernel.shape[1])
     weights = [kernel.t(), recurrent_kernel.t(), zeros if bias is None else bias, zeros]
     x = _turned(x, reverse)
-    if torch.is_grad_enabled() and any(array is not None and array.requires_grad for array in arrays):
+    if _is_followed(arrays):
         states, state, carry = _Followed.apply(x, *weights, state, carry)
     else:
         states, state, carry, _ = _layer(x, *weights, state, carry, False)
@@ -139,6 +152,118 @@ def _by_reset(columns: Any) -> Any:
     """Columns `z, r, candidate` in PyTorch's order, `r, z, candidate`."""
     z, r, candidate = columns.chunk(3, -1)
     return torch.cat([r, z, candidate], -1)
+
+
+def _computed_gru(
+    x: Any, kernel: Any, recurrent_kernel: Any, bias: Any, state: Any, followed: bool
+) -> tuple[Any, Any, Any]:
+    """The states of all steps, and what the gradient needs if the layer is `followed`: of each step `z`, `r` and the
+    state's product for the candidate, side by side, and the candidate."""
+    x, kernel, recurrent_kernel, bias, state = _plain(x, kernel, recurrent_kernel, bias, state)
+    (steps, rows), units = x.shape[:2], state.shape[1]
+    with torch.no_grad():
+        inputs = x.reshape(steps * rows, -1)
+        projected = inputs @ kernel if bias is None else torch.addmm(bias[0], inputs, kernel)
+        states = x.new_empty((steps, rows, units))
+        kept = x.new_empty((steps if followed else 1, rows, 3 * units))
+        candidates = x.new_empty((len(kept), rows, units))
+        parts = [kept, kept[..., : 2 * units], *kept.split(units, -1), candidates]
+        parts = [part.unbind(0) if followed else [part[0]] * steps for part in parts]
+        columns = projected.view(steps, rows, -1).split((2 * units, units), -1)
+        places = zip(states.unbind(0), *(part.unbind(0) for part in columns), *parts, strict=True)
+        for after, for_gates, for_candidate, carried, gates, z, r, product, candidate in places:
+            if bias is None:
+                torch.mm(state, recurrent_kernel, out=carried)
+            else:
+                torch.addmm(bias[1], state, recurrent_kernel, out=carried)
+            gates.add_(for_gates).sigmoid_()
+            torch.addcmul(for_candidate, r, product, out=candidate).tanh_()
+            state = torch.lerp(candidate, state, z, out=after)
+    return (states, kept, candidates) if followed else (states, _nothing(x), _nothing(x))
+
+
+_gru_layer = define(
+    "gru_layer(Tensor x, Tensor kernel, Tensor recurrent_kernel, Tensor? bias, Tensor state, bool followed) "
+    "-> (Tensor, Tensor, Tensor)",
+    _computed_gru,
+    lambda x, kernel, recurrent_kernel, bias, state, followed: (
+        x.new_empty((x.shape[0], *state.shape)),
+        x.new_empty((*x.shape[:2], recurrent_kernel.shape[1])) if followed else _nothing(x),
+        x.new_empty((x.shape[0], *state.shape)) if followed else _nothing(x),
+    ),
+)
+
+
+def _computed_gru_gradient(given: Any, bias: Any, result: Any, over_states: Any, over_last: Any) -> list[Any]:
+    """The gradients of all that is given, the bias last, for those of the states and of the last state."""
+    x, kernel, recurrent_kernel, state, states, kept, candidates = _plain(*given, *result)
+    over_states, over_last = _plain(over_states, over_last)
+    steps, rows, units = states.shape
+    with torch.no_grad():
+        # Over all products: of the state with the candidate's columns, for z, for r; of the input with the candidate's.
+        over = x.new_empty((steps, rows, 4 * units))
+        back = recurrent_kernel.roll(units, 1).t()
+        before = torch.cat([state[None], states[:-1]])
+        raw = x.new_empty((rows, 2 * units))
+        for_z, for_r = raw.split(units, -1)
+        views = [*kept.split(units, -1), kept[..., : 2 * units], candidates, before]
+        views += [over[..., : 3 * units], over[..., :units], over[..., units : 3 * units], over[..., 3 * units :]]
+        places = list(zip(*(view.unbind(0) for view in views), strict=True))
+        later = torch.zeros_like(state) if over_last is None else over_last
+        for step in reversed(range(steps)):
+            z, r, product, gates, candidate, earlier, carried, of_product, of_gates, of_candidate = places[step]
+            here = later if over_states is None else later + over_states[step]
+            through = here * z
+            _TANH_BACK(here - through, candidate, grad_input=of_candidate)
+            torch.mul(of_candidate, product, out=for_r)
+            torch.mul(here, earlier - candidate, out=for_z)
+            _SIGMOID_BACK(raw, gates, grad_input=of_gates)
+            torch.mul(of_candidate, r, out=of_product)
+            later = torch.addmm(through, carried, back)
+        over = over.view(steps * rows, -1)
+        of_inputs, of_states = over[:, units:], over[:, : 3 * units]
+        shares = [
+            (of_inputs @ kernel.t()).view(x.shape),
+            x.reshape(steps * rows, -1).t() @ of_inputs,
+            (before.view(steps * rows, -1).t() @ of_states).roll(-units, 1),
+            later,
+        ]
+        if bias is not None:
+            sums = over.sum(0)
+            shares.append(torch.stack([sums[units:], sums[: 3 * units].roll(-units, 0)]))
+    return shares
+
+
+_gru_layer_gradient = define(
+    "gru_layer_gradient(Tensor[] given, Tensor? bias, Tensor[] result, Tensor? over_states, Tensor? over_last) "
+    "-> Tensor[]",
+    _computed_gru_gradient,
+    lambda given, bias, *_: [array.new_empty(array.shape) for array in (*given, *([] if bias is None else [bias]))],
+)
+
+
+class _FollowedGru(torch.autograd.Function):
+    """The layer under autograd: the states, and the last one."""
+
+    @staticmethod
+    def forward(context: Any, *given: Any) -> Any:
+        states, *kept = _gru_layer(*given, True)
+        context.save_for_backward(*given, states, *kept)
+        context.set_materialize_grads(False)
+        return states, states[-1].clone()
+
+    @staticmethod
+    def backward(context: Any, *gradients: Any) -> Any:
+        (x, kernel, recurrent_kernel, bias, state), kept = context.saved_tensors[:5], context.saved_tensors[5:]
+        needed = context.needs_input_grad
+        if torch.is_grad_enabled():  # to be differentiated again
+            result = operator("gru").body(x, kernel, recurrent_kernel, state, bias, reverse=False, sequences=True)
+            asked = [pair for pair in zip(result, gradients, strict=True) if pair[1] is not None]
+            results, gradients = zip(*asked, strict=True)
+            return tuple(shares(results, (x, kernel, recurrent_kernel, bias, state), needed, gradients, True))
+        found = _gru_layer_gradient([x, kernel, recurrent_kernel, state], bias, kept, *gradients)
+        found = [*found[:3], None if bias is None else found[4], found[3]]
+        return tuple(share if wanted else None for share, wanted in zip(found, needed, strict=True))
 
 
 def _composed_gru(x: Any, state: Any, kernel: Any, recurrent_kernel: Any, bias: Any, recurrent_bias: Any) -> Any:
@@ -157,12 +282,13 @@ def _gru(x: Any, kernel: Any, recurrent_kernel: Any, state: Any, bias: Any, reve
         return (_turned(states, reverse) if sequences else last), last
     if not _has_kernel(arrays, torch.float32, torch.float64):
         return operator("gru").body(*arrays, reverse=reverse, sequences=sequences)
-    followed = torch.is_grad_enabled() and any(array is not None and array.requires_grad for array in arrays)
-    weights = [_by_reset(kernel).t(), _by_reset(recurrent_kernel).t()]
-    weights += [] if bias is None else list(_by_reset(bias))
-    x = _turned(x, reverse)
-    states, last = torch.gru(x, state[None], weights, bias is not None, 1, 0.0, followed, False, False)
-    return (_turned(states, reverse) if sequences else last[0]), last[0]
+    given = (_turned(x, reverse), kernel, recurrent_kernel, bias, state)
+    if _is_followed(arrays):
+        states, last = _FollowedGru.apply(*given)
+    else:
+        states, *_ = _gru_layer(*given, False)
+        last = states[-1]
+    return (_turned(states, reverse) if sequences else last), last
 
 
 TABLE: dict[str, Callable[..., Any]] = {"lstm": _lstm, "gru": _gru}
