@@ -91,9 +91,11 @@ class Constant(Initializer):
 
     def __call__(self, shape: Any, dtype: Any = None) -> np.ndarray:
         """The value in a shape."""
-        value = np.asarray(ops.convert_to_numpy(self.value))
+        value = _cast(ops.convert_to_numpy(self.value), dtype)
+        if not value.ndim and not any(value.tobytes()):
+            return Zeros()(shape, value.dtype)  # which takes no memory until it is written to
         try:
-            return _cast(np.broadcast_to(value, _shape(shape)), dtype).copy()
+            return np.broadcast_to(value, _shape(shape)).copy()
         except ValueError:
             raise ShapeError(
                 f"Constant has a value of shape {value.shape}", f"one that broadcasts to {_shape(shape)}"
