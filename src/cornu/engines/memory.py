@@ -1,8 +1,8 @@
 """How the C library gives memory: a process that computes the same step again and again should keep what it has freed.
 
-Arrays above some size (32 MB at most, by glibc's own rule) come from the system and go back to it, and each page is
-made anew when it is first touched. On a CPU that costs XLA a fifth of a step of a Transformer or of a
-convolutional net (`benchmarks/notes.md`).
+Arrays above some size (32 MB at most, by glibc's own rule) come from the system and go back to it, as does what is free
+at the end of the heap, and each page is made anew when it is first touched. On a CPU that costs XLA a fifth of a step of
+a Transformer or of a convolutional net, and TensorFlow a twentieth of a small step: its batches (`benchmarks/notes.md`).
 """
 
 import ctypes
@@ -15,10 +15,14 @@ __all__ = ["keep_freed"]
 # should be few; with one alone XLA's compiler, which has many threads, takes a quarter longer.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 _KEPT = 1 << 30
+_pieces = [0]
 
 
-def keep_freed() -> bool:
-    """Let the process keep freed memory for what comes next, up to 1 GiB in one piece; whether that was done.
+def keep_freed(piece: int = _KEPT) -> bool:
+    """Let the process keep freed memory for what comes next, up to 1 GiB; whether that was done.
+
+    Args:
+        piece: bytes up to which a single array's is kept; once asked for, more stays.
 
     It is not done where the environment sets how memory is given (`GLIBC_TUNABLES`, `MALLOC_...`), where
     `CORNU_KEEP_MEMORY=0` says so, and without glibc.
@@ -31,4 +35,6 @@ def keep_freed() -> bool:
     except (OSError, AttributeError):  # another C library
         return False
     arenas = max(2, os.cpu_count() or 2)
-    return all(mallopt(*pair) for pair in ((_MMAP_THRESHOLD, _KEPT), (_TRIM_THRESHOLD, _KEPT), (_ARENA_MAX, arenas)))
+    _pieces[0] = max(_pieces[0], piece)
+    asked = ((_MMAP_THRESHOLD, _pieces[0]), (_TRIM_THRESHOLD, _KEPT), (_ARENA_MAX, arenas))
+    return all(mallopt(*pair) for pair in asked)

@@ -135,9 +135,10 @@ def _lstm(
         return (_turned(states, reverse) if sequences else state), state, carry
     if not torch.backends.mkldnn.is_available() or not _has_kernel(arrays, torch.float32):
         return operator("lstm").body(*arrays, reverse=reverse, sequences=sequences)
+    # Without gaps, as the kernel and its gradient want it, once for both.
     zeros = x.new_zeros(kernel.shape[1])
-    weights = [kernel.t(), recurrent_kernel.t(), zeros if bias is None else bias, zeros]
-    x = _turned(x, reverse)
+    weights = [kernel.t().contiguous(), recurrent_kernel.t().contiguous(), zeros if bias is None else bias, zeros]
+    x = _turned(x, reverse).contiguous()
     if _is_followed(arrays):
         states, state, carry = _Followed.apply(x, *weights, state, carry)
     else:
