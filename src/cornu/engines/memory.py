@@ -1,8 +1,9 @@
 """How the C library gives memory: a process that computes the same step again and again should keep what it has freed.
 
-Arrays above some size (32 MB at most, by glibc's own rule) come from the system and go back to it, as does what is free
-at the end of the heap, and each page is made anew when it is first touched. On a CPU that costs XLA a fifth of a step of
-a Transformer or of a convolutional net, and TensorFlow a twentieth of a small step: its batches (`benchmarks/notes.md`).
+Arrays above some size (32 MB at most, by glibc's own rule) come from the system and go back to it, as does what is
+free at the end of the heap, and each page is made anew when it is first touched. On a CPU that costs XLA a fifth of a
+step of a Transformer or of a convolutional net, and TensorFlow a twentieth of a small step: its batches
+(`benchmarks/notes.md`).
 """
 
 import ctypes
