@@ -6,10 +6,11 @@ Whoever wants to see the ops or layers as they run (a debugger, a watcher, a tap
 ordinary call.
 """
 
+import itertools
 import operator
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,9 @@ class Replays:
         self.function = model._function
         self.version = structure_version[0]
         self._layers = [layer for layer in model._flatten_layers() if layer is not model]
-        self._held = [(vars(layer), list(vars(layer).values())) for layer in self._layers]
+        self._held = [vars(layer) for layer in self._layers]
+        self._counts = list(map(len, self._held))
+        self._then = list(_values_of(self._held))
         self._inputs = [(len(tensor.shape), tensor.dtype) for tensor in self.function.flat_inputs]
         self._one = not tree.is_nested(self.function.inputs), not tree.is_nested(self.function.outputs)
         self._found: dict[Any, _Known] = {}
@@ -55,10 +58,7 @@ class Replays:
         """Whether what was found still holds."""
         if self.function is not model._function or self.version != structure_version[0]:
             return False
-        for now, then in self._held:
-            if len(now) != len(then) or not all(map(operator.is_, now.values(), then)):
-                return False
-        return True
+        return list(map(len, self._held)) == self._counts and all(map(operator.is_, _values_of(self._held), self._then))
 
     def call(self, model: Any, given: Any, training: bool | None, ordinary: Callable[[Any], Any]) -> Any:
         """The model's outputs, run again or recorded; `MISSING` if the ordinary call is wanted.
@@ -147,6 +147,10 @@ class Replays:
             and not any(map(_has_own_code, self._layers))
             and not any(self.function.way([None] * len(self._inputs)).masked)
         )
+
+
+def _values_of(dicts: list[dict[str, Any]]) -> Iterator[Any]:
+    return itertools.chain.from_iterable(map(dict.values, dicts))
 
 
 class _Known:

@@ -56,7 +56,7 @@ class TorchEngine(Engine):
 
     def from_any(self, value: Any) -> Any:
         """Anything as a tensor where new values live."""
-        return together(super().from_any(value))
+        return together(value if isinstance(value, torch.Tensor) else super().from_any(value))
 
     def to_host(self, value: Any) -> np.ndarray:
         """The tensor's elements in an array of their own."""

@@ -12,6 +12,8 @@ from cornu.ops._declare import operator
 
 __all__ = ["TABLE"]
 
+_LARGEST_INT32 = (1 << 31) - 1
+
 
 def _outside(x: Any) -> Any:
     """What a position outside an array gives."""
@@ -41,15 +43,18 @@ def _is_at_hand(indices: Any) -> bool:
 
 def _gather(x: Any, indices: Any, axis: int) -> Any:
     size = x.shape[axis]
-    if size > torch.iinfo(indices.dtype).max:
+    if size > _LARGEST_INT32:
         indices = _whole(indices)
+    if size and x.device.type == "cpu" and _is_at_hand(indices):
+        # On a CPU PyTorch looks at every position itself.
+        with contextlib.suppress(IndexError, RuntimeError):
+            if indices.ndim == 1:
+                return torch.index_select(x, axis, indices)
+            shape = x.shape[:axis] + indices.shape + x.shape[axis + 1 :]
+            return torch.index_select(x, axis, indices.reshape(-1)).reshape(shape)
     shape = x.shape[:axis] + indices.shape + x.shape[axis + 1 :]
     if size == 0:
         return x.new_full(shape, _outside(x))
-    if x.device.type == "cpu" and _is_at_hand(indices):
-        # On a CPU PyTorch looks at every position itself.
-        with contextlib.suppress(IndexError, RuntimeError):
-            return torch.index_select(x, axis, indices.reshape(-1)).reshape(shape)
     inside = indices.clamp(0, size - 1)
     wrong = torch.ne(indices, inside)
     taken = torch.index_select(x, axis, inside.reshape(-1)).reshape(shape)
