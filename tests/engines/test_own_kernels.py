@@ -458,7 +458,54 @@ def test_torch_reuses_only_memory_that_nobody_reads():
         np.testing.assert_array_equal(ops.convert_to_numpy(value), array)
     graph = tracing._graph(run, values, False)
     simplify(graph)
-    assert len(in_place(graph)) >= 4  # some are
+    assert len(in_place(graph)) >= 3  # some are
+
+
+def test_torch_products_add_their_biases():
+    """Where nobody else looks at the product, and the bias is one along its last axis."""
+    engine = cornu.engines.get("torch")
+    rows, square, bias, column = (floats(*shape) for shape in ((2, 4, 4), (4, 4), (4,), (4, 1)))
+
+    def cases(rows, square, bias, column):
+        yield ops.add(ops.matmul(rows[0], square), bias)
+        yield ops.add(bias, ops.matmul(rows, square))  # in another shape
+        yield ops.add(ops.matmul(rows[1], square), column)
+        product = ops.matmul(square, square)
+        yield ops.add(product, bias)
+        yield product
+        yield ops.add(ops.matmul(rows[0], rows[1]), ops.matmul(rows[1], rows[0])[0])
+
+    run = lambda values: list(cases(*values))
+    values = [engine.from_host(array) for array in (rows, square, bias, column)]
+    with cornu.engine("torch"):
+        wanted = [ops.convert_to_numpy(part) for part in run(values)]
+    compiled = engine.compile(run)
+    for _ in range(4):
+        found = [ops.convert_to_numpy(part) for part in compiled(values)]
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+    graph = tracing._graph(run, values, False)
+    simplify(graph)
+    targets = [str(node.target) for node in graph.graph.nodes]
+    assert targets.count("aten.addmm.default") == 3 and targets.count("aten.add.Tensor") == 2
+
+
+def test_torch_looks_positions_up_in_one_op():
+    """In a trace too, and gives what is wrong as ever: `NaN`, in a trace as out of it."""
+    torch, engine = pytest.importorskip("torch"), cornu.engines.get("torch")
+    run = lambda values: [ops.take(values[0], values[1], axis=0)]
+    with torch.device("cpu"):
+        table = engine.from_host(floats(5, 3))
+        for positions in ([0, 4, 2], [[1, 1], [3, 0]], [0, 9]):
+            values = [table, engine.from_host(np.array(positions, "int32"))]
+            with cornu.engine("torch"):
+                (wanted,) = run(values)
+            compiled = engine.compile(run)
+            for _ in range(4):
+                (found,) = compiled(values)
+            np.testing.assert_array_equal(ops.convert_to_numpy(found), ops.convert_to_numpy(wanted))
+        targets = [str(node.target) for node in tracing._graph(run, values, False).graph.nodes]
+    assert "cornu.look_up.default" in targets and not any("index_select" in target for target in targets)
 
 
 def test_torch_first_steps_import_no_compiler():

@@ -8,10 +8,12 @@ import torch
 
 from cornu.engines.torch import quirks
 from cornu.engines.torch.arrays import broadcast_shape, in_trace
+from cornu.engines.torch.pieces import define, is_written_out
 from cornu.ops._declare import operator
 
 __all__ = ["TABLE"]
 
+_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 _LARGEST_INT32 = (1 << 31) - 1
 
 
@@ -37,29 +39,49 @@ def _is_at_hand(indices: Any) -> bool:
         and indices.dtype in (torch.int32, torch.int64)
         and not in_trace()
         and not torch.compiler.is_compiling()
-        and not torch._C._functorch.is_functorch_wrapped_tensor(indices)
+        and not _is_wrapped(indices)
     )
 
 
 def _gather(x: Any, indices: Any, axis: int) -> Any:
-    size = x.shape[axis]
-    if size > _LARGEST_INT32:
+    if x.shape[axis] > _LARGEST_INT32:
         indices = _whole(indices)
-    if size and x.device.type == "cpu" and _is_at_hand(indices):
-        # On a CPU PyTorch looks at every position itself.
-        with contextlib.suppress(IndexError, RuntimeError):
-            if indices.ndim == 1:
-                return torch.index_select(x, axis, indices)
-            shape = x.shape[:axis] + indices.shape + x.shape[axis + 1 :]
-            return torch.index_select(x, axis, indices.reshape(-1)).reshape(shape)
-    shape = x.shape[:axis] + indices.shape + x.shape[axis + 1 :]
-    if size == 0:
-        return x.new_full(shape, _outside(x))
-    inside = indices.clamp(0, size - 1)
+    if x.shape[axis] == 0:
+        return x.new_full(x.shape[:axis] + indices.shape + x.shape[axis + 1 :], _outside(x))
+    if x.device.type == "cpu":
+        if _is_at_hand(indices):
+            return _looked_up(x, indices, axis)
+        followed = torch.is_grad_enabled() and x.requires_grad
+        if in_trace() and not followed and not is_written_out() and not _is_wrapped(x) and not _is_wrapped(indices):
+            return _look_up(x, indices, axis)
+    return _taken(x, indices, axis)
+
+
+def _taken(x: Any, indices: Any, axis: int) -> Any:
+    inside = indices.clamp(0, x.shape[axis] - 1)
     wrong = torch.ne(indices, inside)
+    shape = x.shape[:axis] + indices.shape + x.shape[axis + 1 :]
     taken = torch.index_select(x, axis, inside.reshape(-1)).reshape(shape)
     wrong = wrong.reshape((1,) * axis + indices.shape + (1,) * (x.ndim - axis - 1))
     return taken.masked_fill(wrong, _outside(x))
+
+
+def _looked_up(x: Any, indices: Any, axis: int) -> Any:
+    """On a CPU, where PyTorch looks at every position itself."""
+    with contextlib.suppress(IndexError, RuntimeError):
+        if indices.ndim == 1:
+            return torch.index_select(x, axis, indices)
+        shape = x.shape[:axis] + indices.shape + x.shape[axis + 1 :]
+        return torch.index_select(x, axis, indices.reshape(-1)).reshape(shape)
+    return _taken(x, indices, axis)
+
+
+# In a trace one op for six, where nobody differentiates.
+_look_up = define(
+    "look_up(Tensor x, Tensor indices, int axis) -> Tensor",
+    _looked_up,
+    lambda x, indices, axis: x.new_empty((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])),
+)
 
 
 def _gather_along(x: Any, indices: Any, axis: int) -> Any:

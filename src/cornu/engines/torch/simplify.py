@@ -1,4 +1,5 @@
-"""A traced graph without the nodes that do nothing or repeat others, and with what is known computed beforehand."""
+"""A traced graph without the nodes that do nothing or repeat others, with what is known computed beforehand, and with a
+bias added by the product that it belongs to."""
 
 from typing import Any
 
@@ -21,11 +22,12 @@ _FILLED = {
     _aten.new_ones.default: lambda args: 1,
     _aten.new_full.default: lambda args: args[2],
 }
+_FLOATS = (torch.float32, torch.float64)
 _LARGEST = 1 << 16  # elements of a result that is worth keeping
 
 
 def simplify(traced: GraphModule) -> None:
-    """Drop nodes that nobody uses or that change nothing, fold constants, and compute what is the same once."""
+    """Drop nodes that nobody uses or that change nothing, fold constants, compute what is the same once, add biases."""
     nodes = traced.graph.nodes
     if not any(writes(node) for node in nodes):
         for node in list(nodes):
@@ -35,6 +37,7 @@ def simplify(traced: GraphModule) -> None:
         traced.graph.eliminate_dead_code()
         _fold(traced)
         _share(traced)
+        _add_biases(traced)
     traced.graph.eliminate_dead_code()
 
 
@@ -112,3 +115,43 @@ def _frozen(value: Any) -> Any:
     if isinstance(value, dict):
         return tuple((name, _frozen(part)) for name, part in value.items())
     return type(value), repr(value) if isinstance(value, float) else value
+
+
+def _add_biases(traced: GraphModule) -> None:
+    """Let a product add the bias that comes after it: one pass over memory less."""
+    for node in list(traced.graph.nodes):
+        if node.target is not _aten.add.Tensor or node.kwargs:
+            continue
+        for seen, bias in (node.args, node.args[::-1]):
+            product = _product_in(seen)
+            if product is None or not _is_bias(bias, product):
+                continue
+            with traced.graph.inserting_before(node):
+                new = traced.graph.call_function(_aten.addmm.default, (bias, *product.args))
+                new.meta["val"] = product.meta["val"]
+                if seen is not product:
+                    new = traced.graph.call_function(seen.target, (new, *seen.args[1:]))
+                    new.meta["val"] = node.meta["val"]
+            node.replace_all_uses_with(new)
+            break
+    traced.graph.eliminate_dead_code()
+
+
+def _product_in(seen: Any) -> Node | None:
+    """The matrix product that a node is, or shows in another shape, if nobody else looks at it."""
+    if not isinstance(seen, Node) or len(seen.users) > 1:
+        return None
+    if seen.target is _aten.mm.default:
+        return seen
+    source = seen.args[0] if seen.target in (_aten.view.default, _aten._unsafe_view.default) else None
+    if isinstance(source, Node) and source.target is _aten.mm.default and len(source.users) == 1:
+        return source if seen.meta["val"].shape[-1:] == source.meta["val"].shape[-1:] else None
+    return None
+
+
+def _is_bias(value: Any, product: Node) -> bool:
+    meta = value.meta.get("val") if isinstance(value, Node) else None
+    like = product.meta["val"]
+    if not isinstance(meta, torch.Tensor) or like.dtype not in _FLOATS:
+        return False
+    return meta.dtype == like.dtype and meta.device == like.device and meta.shape == like.shape[1:]
