@@ -66,6 +66,26 @@ def test_the_same_outputs_in_memory_of_their_own(each_engine, met):
         assert all(met)
 
 
+def test_arrays_of_any_kind_and_what_becomes_of_them(each_engine, met):
+    """Read-only, reversed, with gaps; and an output that is an input does not change with the array."""
+    x = cornu.Input((4,))
+    made = cornu.Model(x, {"same": layers.Flatten()(x), "twice": ops.multiply(x, 2.0)})
+    made.compile("sgd", "mse")
+    host = np.arange(80, dtype="float32").reshape(10, 8)
+    fixed = host[:5, :4].copy()
+    fixed.flags.writeable = False
+    for given in (fixed, host[:5, :4], host[::2, 4:][::-1], np.asfortranarray(host[:5, :4])):
+        wanted = ordinary(made, given)
+        del met[:]
+        same(made.predict(given, verbose=0), wanted)
+        assert all(met)
+    own = host[:5, :4].copy()
+    ordinary(made, own)
+    found = made.predict(own, verbose=0)
+    own[:] = -1
+    np.testing.assert_array_equal(found["same"], host[:5, :4])
+
+
 def test_what_is_trained_set_or_loaded_since_is_seen(engine, met, tmp_path):
     made, x = model(), data()
     y = {"a": np.ones((5, 2), "float32"), "b": np.zeros((5, 5), "float32")}

@@ -61,10 +61,10 @@ class _Way:
 
     def __call__(self, x: Any) -> Any:
         """The outputs for arrays."""
-        feed, values, step, size = self.engine.feed, self.values(), self.step, self.size
-        outputs = [step(values, _taken(feed, x, slice(start, start + size))) for start in range(0, self.whole, size)]
+        lend, values, step, size = self.engine.lend, self.values(), self.step, self.size
+        outputs = [step(values, _taken(lend, x, slice(start, start + size))) for start in range(0, self.whole, size)]
         if self.rest is not None:
-            outputs.append(self.rest(values, _taken(feed, x, slice(self.whole, None))))
+            outputs.append(self.rest(values, _taken(lend, x, slice(self.whole, None))))
         return joined(self.engine, outputs)
 
     def values(self) -> list[Any]:
@@ -109,13 +109,13 @@ def answer(model: Any, x: Any, rows: int | None, engine: Any) -> Any:
     return way(x)
 
 
-def _taken(feed: Callable[[Any], Any], x: Any, part: slice) -> Any:
+def _taken(lend: Callable[[Any], Any], x: Any, part: slice) -> Any:
     """Some rows of the inputs, as an engine takes them."""
     if type(x) is np.ndarray:
-        return feed(x[part])
+        return lend(x[part])
     if type(x) is dict:
-        return {name: feed(value[part]) for name, value in x.items()}
-    return type(x)([feed(value[part]) for value in x])
+        return {name: lend(value[part]) for name, value in x.items()}
+    return type(x)([lend(value[part]) for value in x])
 
 
 def keep(

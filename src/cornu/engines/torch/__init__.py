@@ -16,6 +16,7 @@ from cornu.engines.contract import Engine
 from cornu.engines.torch import gradients, inductor, quirks
 from cornu.engines.torch.arrays import (
     DTYPES,
+    can_be_lent,
     device,
     from_host,
     in_trace,
@@ -133,6 +134,10 @@ class TorchEngine(Engine):
         """An array or tensor as an argument of a traced function."""
         value = self.from_any(value)
         return value.detach() if value.requires_grad else value
+
+    def lend(self, value: np.ndarray) -> Any:
+        """The array's own memory as a tensor, on a CPU."""
+        return torch.from_numpy(value) if can_be_lent(value) else self.feed(value)
 
     def all_finite(self, values: list[Any]) -> bool:
         """Whether all elements are finite: no sum is finite of what is not, but one may overflow by itself."""

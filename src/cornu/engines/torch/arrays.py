@@ -15,12 +15,13 @@ from cornu.core import dtypes
 from cornu.core.errors import UnsupportedError
 
 __all__ = [
-    "DTYPES", "NeedsValue", "broadcast_shape", "constant_of", "device", "from_host", "in_trace", "is_known_number",
-    "is_stand_in", "outside_traces", "to_host", "together",
+    "DTYPES", "NeedsValue", "broadcast_shape", "can_be_lent", "constant_of", "device", "from_host", "in_trace",
+    "is_known_number", "is_stand_in", "outside_traces", "to_host", "together",
 ]  # fmt: skip
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in dtypes.ALL}
 
+_LENT = frozenset(map(np.dtype, ("float32", "float64", "int32", "int64", "uint8", "bool")))
 _LARGE = 1 << 18  # bytes from which on a copy is shared between threads
 _BFLOAT16 = dtypes.numpy_dtype("bfloat16")
 
@@ -110,6 +111,13 @@ def from_host(value: np.ndarray) -> Any:
         with outside_traces():
             return _placed(host)
     return _placed(host)
+
+
+def can_be_lent(value: np.ndarray) -> bool:
+    """Whether a host array's memory can be read as a tensor where new values live."""
+    flags = value.flags
+    whole = flags.c_contiguous and flags.writeable and value.dtype in _LENT
+    return whole and device().type == "cpu" and not in_trace()
 
 
 def _copied(value: np.ndarray) -> np.ndarray:
