@@ -464,9 +464,9 @@ def test_torch_reuses_only_memory_that_nobody_reads():
 def test_torch_products_add_their_biases():
     """Where nobody else looks at the product, and the bias is one along its last axis."""
     engine = cornu.engines.get("torch")
-    rows, square, bias, column = (floats(*shape) for shape in ((2, 4, 4), (4, 4), (4,), (4, 1)))
+    arrays = [floats(*shape) for shape in ((2, 4, 4), (4, 4), (4,), (4, 1), (2, 5, 4, 4), (3, 3, 4, 4))]
 
-    def cases(rows, square, bias, column):
+    def cases(rows, square, bias, column, pictures, kernel):
         yield ops.add(ops.matmul(rows[0], square), bias)
         yield ops.add(bias, ops.matmul(rows, square))  # in another shape
         yield ops.add(ops.matmul(rows[1], square), column)
@@ -474,9 +474,12 @@ def test_torch_products_add_their_biases():
         yield ops.add(product, bias)
         yield product
         yield ops.add(ops.matmul(rows[0], rows[1]), ops.matmul(rows[1], rows[0])[0])
+        yield ops.add(ops.conv(pictures, kernel, padding="same"), bias)
+        yield ops.add(bias, ops.conv(rows, kernel[0], padding="valid"))
+        yield ops.add(ops.transpose(ops.conv(pictures[:, :4], kernel, padding="same"), (0, 3, 2, 1)), bias)  # rows
 
     run = lambda values: list(cases(*values))
-    values = [engine.from_host(array) for array in (rows, square, bias, column)]
+    values = [engine.from_host(array) for array in arrays]
     with cornu.engine("torch"):
         wanted = [ops.convert_to_numpy(part) for part in run(values)]
     compiled = engine.compile(run)
@@ -487,7 +490,9 @@ def test_torch_products_add_their_biases():
     graph = tracing._graph(run, values, False)
     simplify(graph)
     targets = [str(node.target) for node in graph.graph.nodes]
-    assert targets.count("aten.addmm.default") == 3 and targets.count("aten.add.Tensor") == 2
+    assert targets.count("aten.addmm.default") == 3 and targets.count("aten.add.Tensor") == 3
+    convolutions = [node for node in graph.graph.nodes if str(node.target) == "aten.convolution.default"]
+    assert sorted(node.args[2] is not None for node in convolutions) == [False, True, True]
 
 
 def test_torch_looks_positions_up_in_one_op():

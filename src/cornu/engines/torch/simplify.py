@@ -118,40 +118,49 @@ def _frozen(value: Any) -> Any:
 
 
 def _add_biases(traced: GraphModule) -> None:
-    """Let a product add the bias that comes after it: one pass over memory less."""
+    """Let a product or a convolution add the bias that comes after it: one pass over memory less."""
     for node in list(traced.graph.nodes):
         if node.target is not _aten.add.Tensor or node.kwargs:
             continue
         for seen, bias in (node.args, node.args[::-1]):
-            product = _product_in(seen)
-            if product is None or not _is_bias(bias, product):
+            source = _source(seen)
+            if source is None or not _is_bias(bias, source):
                 continue
             with traced.graph.inserting_before(node):
-                new = traced.graph.call_function(_aten.addmm.default, (bias, *product.args))
-                new.meta["val"] = product.meta["val"]
-                if seen is not product:
-                    new = traced.graph.call_function(seen.target, (new, *seen.args[1:]))
+                if source.target is _aten.mm.default:
+                    new = traced.graph.call_function(_aten.addmm.default, (bias, *source.args))
+                else:
+                    given = (*source.args[:2], bias, *source.args[3:])
+                    new = traced.graph.call_function(_aten.convolution.default, given)
+                new.meta["val"] = source.meta["val"]
+                if seen is not source:
+                    new = traced.graph.call_function(seen.target, (new, *seen.args[1:]))  # type: ignore[arg-type]
                     new.meta["val"] = node.meta["val"]
             node.replace_all_uses_with(new)
             break
     traced.graph.eliminate_dead_code()
 
 
-def _product_in(seen: Any) -> Node | None:
-    """The matrix product that a node is, or shows in another shape, if nobody else looks at it."""
+def _source(seen: Any) -> Node | None:
+    """The product or convolution that a node shows with its channels last, if nobody else looks at it."""
     if not isinstance(seen, Node) or len(seen.users) > 1:
         return None
     if seen.target is _aten.mm.default:
         return seen
-    source = seen.args[0] if seen.target in (_aten.view.default, _aten._unsafe_view.default) else None
-    if isinstance(source, Node) and source.target is _aten.mm.default and len(source.users) == 1:
-        return source if seen.meta["val"].shape[-1:] == source.meta["val"].shape[-1:] else None
+    source = seen.args[0] if seen.target in _VIEWS else None
+    if not isinstance(source, Node) or len(source.users) > 1:
+        return None
+    shape = source.meta["val"].shape if source.target in (_aten.mm.default, _aten.convolution.default) else ()
+    if source.target is _aten.mm.default and seen.target is not _aten.permute.default:
+        return source if seen.meta["val"].shape[-1:] == shape[-1:] else None
+    if source.target is _aten.convolution.default and source.args[2] is None:
+        return source if seen.args[1:] == ([0, *range(2, len(shape)), 1],) else None
     return None
 
 
-def _is_bias(value: Any, product: Node) -> bool:
+def _is_bias(value: Any, source: Node) -> bool:
     meta = value.meta.get("val") if isinstance(value, Node) else None
-    like = product.meta["val"]
+    like = source.meta["val"]
     if not isinstance(meta, torch.Tensor) or like.dtype not in _FLOATS:
         return False
-    return meta.dtype == like.dtype and meta.device == like.device and meta.shape == like.shape[1:]
+    return meta.dtype == like.dtype and meta.device == like.device and meta.shape == like.shape[1:2]
