@@ -279,8 +279,8 @@ class Engine(Interpreter):
         """A batch's array as an argument of a compiled function."""
         return self.from_any(value)
 
-    def lend(self, value: np.ndarray) -> Any:
-        """A host array as such an argument, for a call that is over before anybody writes to the array."""
+    def lend(self, value: Any) -> Any:
+        """An array as such an argument, for a call that is over before anybody writes to the array."""
         return self.feed(value)
 
     def __repr__(self) -> str:

@@ -90,7 +90,7 @@ class Trial:
     def _predict(self) -> Any:
         """The outputs: from the second step on in the way in which `predict` answers what it has met before."""
         if self._direct is not None:
-            return self._direct(self.state.values, tree.map_structure(self.engine.feed, self.batch[0]))
+            return self._direct(self.state.values, tree.map_structure(self.engine.lend, self.batch[0]))
         batch = fed(self.engine, self.batch)
         found: list[Any] = []
 

@@ -135,8 +135,8 @@ class TorchEngine(Engine):
         value = self.from_any(value)
         return value.detach() if value.requires_grad else value
 
-    def lend(self, value: np.ndarray) -> Any:
-        """The array's own memory as a tensor, on a CPU."""
+    def lend(self, value: Any) -> Any:
+        """A host array's own memory as a tensor, on a CPU."""
         return torch.from_numpy(value) if can_be_lent(value) else self.feed(value)
 
     def all_finite(self, values: list[Any]) -> bool:

@@ -113,11 +113,12 @@ def from_host(value: np.ndarray) -> Any:
     return _placed(host)
 
 
-def can_be_lent(value: np.ndarray) -> bool:
-    """Whether a host array's memory can be read as a tensor where new values live."""
+def can_be_lent(value: Any) -> bool:
+    """Whether something is a host array whose memory can be read as a tensor where new values live."""
+    if type(value) is not np.ndarray or value.dtype not in _LENT:
+        return False
     flags = value.flags
-    whole = flags.c_contiguous and flags.writeable and value.dtype in _LENT
-    return whole and device().type == "cpu" and not in_trace()
+    return flags.c_contiguous and flags.writeable and device().type == "cpu" and not in_trace()
 
 
 def _copied(value: np.ndarray) -> np.ndarray:

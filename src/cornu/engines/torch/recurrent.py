@@ -1,7 +1,8 @@
 """`lstm` and `gru` as PyTorch runs them fastest: by cuDNN; on CPUs an LSTM in float32 by oneDNN, a GRU by a loop.
 
 ATen's own loop over a GRU's steps takes eleven ops for each and is no kernel: a trace writes it out, and autograd goes
-back through every op. The loop here takes six, and its gradient ten."""
+back through every op. The loop here takes six, and its gradient ten.
+"""
 
 from collections.abc import Callable
 from typing import Any
