@@ -58,6 +58,7 @@ class Engine(Interpreter):
         loops: whether steps in a compiled loop cost less than the same steps compiled one by one.
         reuses: whether a compiled function may reuse the memory of the values it is given (`donate`).
         places_host_arrays: whether what `from_host` gives is a place already.
+        keeps_memory: whether the process keeps freed memory; `None` if the engine has not asked for it.
     """
 
     rank = ENGINE_RANK
@@ -71,6 +72,7 @@ class Engine(Interpreter):
     loops = False
     reuses = False
     places_host_arrays = False
+    keeps_memory: bool | None = None
 
     # ------------------------------------------------ what each engine says
 
@@ -167,7 +169,7 @@ class Engine(Interpreter):
 
     def details(self) -> dict[str, str]:
         """What else `cornu doctor` should show of the engine as it is set up here: linkers, threads, providers."""
-        return {}
+        return {} if self.keeps_memory is None else {"freed memory": "kept" if self.keeps_memory else "given back"}
 
     def use_compile_cache(self, directory: Path | None) -> str | None:
         """Keep what is compiled from now on below a directory, for other processes (`None`: no longer).

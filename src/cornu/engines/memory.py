@@ -22,11 +22,11 @@ _pieces = [0]
 def keep_freed(piece: int = _KEPT) -> bool:
     """Let the process keep freed memory for what comes next, up to 1 GiB; whether that was done.
 
-    Args:
-        piece: bytes up to which a single array's is kept; once asked for, more stays.
-
     It is not done where the environment sets how memory is given (`GLIBC_TUNABLES`, `MALLOC_...`), where
     `CORNU_KEEP_MEMORY=0` says so, and without glibc.
+
+    Args:
+        piece: bytes up to which a single array's is kept; once asked for, more stays.
     """
     own = any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ)
     if own or os.environ.get("CORNU_KEEP_MEMORY") == "0" or not sys.platform.startswith("linux"):

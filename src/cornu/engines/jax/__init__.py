@@ -272,10 +272,6 @@ class JaxEngine(Engine):
         """Return once the value is computed."""
         jax.block_until_ready(value)
 
-    def details(self) -> dict[str, str]:
-        """Whether the process keeps freed memory."""
-        return {"freed memory": "kept" if self.keeps_memory else "given back"}
-
     def devices(self) -> list[str]:
         """JAX's devices."""
         return [str(device) for device in jax.devices()]

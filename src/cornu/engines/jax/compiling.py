@@ -1,8 +1,8 @@
 """What XLA is told when it compiles for a CPU.
 
 YNNPACK, to which jaxlib 0.10 gives convolutions of two axes, computes each of them on one core. Eigen's, which are
-XLA's own, take about as much processor time and use all cores. And LLVM optimises at its second level: steps of all
-the benchmarks' workloads are as fast as at the third, and compiling takes some 7% less.
+XLA's own, take about as much processor time and use all cores. And LLVM optimises at its second level: steps of eight
+workloads of the benchmarks were as fast as at the third, and compiling takes 5 to 10% less.
 """
 
 import functools

@@ -290,10 +290,6 @@ class TensorflowEngine(Engine):
         """Return once all devices are done."""
         tf.test.experimental.sync_devices()
 
-    def details(self) -> dict[str, str]:
-        """Whether the process keeps freed memory."""
-        return {"freed memory": "kept" if self.keeps_memory else "given back"}
-
     def devices(self) -> list[str]:
         """TensorFlow's devices."""
         return [device.name for device in tf.config.list_logical_devices()]

@@ -68,10 +68,13 @@ def shares(result: Any, sources: Any, needed: Any, gradients: Any, again: bool) 
         result: what was computed from the sources: a tensor, or several.
         sources: tensors.
         needed: for each, whether its gradient is.
-        gradients: of the result.
+        gradients: of the result; `None` for a part that nobody looked at.
         again: whether they are to be differentiated in their turn.
     """
     wanted = [source for source, asked in zip(sources, needed, strict=True) if asked]
+    if isinstance(result, (list, tuple)):
+        pairs = [pair for pair in zip(result, gradients, strict=True) if pair[1] is not None]
+        result, gradients = zip(*pairs, strict=True)
     found = iter(
         torch.autograd.grad(result, wanted, gradients, retain_graph=True, create_graph=again, allow_unused=True)
     )

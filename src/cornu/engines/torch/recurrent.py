@@ -260,9 +260,7 @@ class _FollowedGru(torch.autograd.Function):
         needed = context.needs_input_grad
         if torch.is_grad_enabled():  # to be differentiated again
             result = operator("gru").body(x, kernel, recurrent_kernel, state, bias, reverse=False, sequences=True)
-            asked = [pair for pair in zip(result, gradients, strict=True) if pair[1] is not None]
-            results, gradients = zip(*asked, strict=True)
-            return tuple(shares(results, (x, kernel, recurrent_kernel, bias, state), needed, gradients, True))
+            return tuple(shares(result, (x, kernel, recurrent_kernel, bias, state), needed, gradients, True))
         found = _gru_layer_gradient([x, kernel, recurrent_kernel, state], bias, kept, *gradients)
         found = [*found[:3], None if bias is None else found[4], found[3]]
         return tuple(share if wanted else None for share, wanted in zip(found, needed, strict=True))

@@ -138,7 +138,6 @@ def _add_biases(traced: GraphModule) -> None:
                     new.meta["val"] = node.meta["val"]
             node.replace_all_uses_with(new)
             break
-    traced.graph.eliminate_dead_code()
 
 
 def _source(seen: Any) -> Node | None:
@@ -150,11 +149,12 @@ def _source(seen: Any) -> Node | None:
     source = seen.args[0] if seen.target in _VIEWS else None
     if not isinstance(source, Node) or len(source.users) > 1:
         return None
-    shape = source.meta["val"].shape if source.target in (_aten.mm.default, _aten.convolution.default) else ()
-    if source.target is _aten.mm.default and seen.target is not _aten.permute.default:
-        return source if seen.meta["val"].shape[-1:] == shape[-1:] else None
+    is_turned = seen.target is _aten.permute.default
+    if source.target is _aten.mm.default:
+        return source if not is_turned and seen.meta["val"].shape[-1:] == source.meta["val"].shape[-1:] else None
     if source.target is _aten.convolution.default and source.args[2] is None:
-        return source if seen.args[1:] == ([0, *range(2, len(shape)), 1],) else None
+        channels_last = [0, *range(2, source.meta["val"].ndim), 1]
+        return source if is_turned and seen.args[1] == channels_last else None
     return None
 
 
