@@ -285,5 +285,9 @@ class Engine(Interpreter):
         """An array as such an argument, for a call that is over before anybody writes to the array."""
         return self.feed(value)
 
+    def peek(self, value: Any) -> np.ndarray:
+        """A value's elements to be read at once: the array may be the value's own memory."""
+        return self.to_host(value)
+
     def __repr__(self) -> str:
         return f"<engine {self.name}>"

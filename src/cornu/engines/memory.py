@@ -2,15 +2,17 @@
 
 Arrays above some size (32 MB at most, by glibc's own rule) come from the system and go back to it, as does what is
 free at the end of the heap, and each page is made anew when it is first touched. On a CPU that costs XLA a fifth of a
-step of a Transformer or of a convolutional net, and TensorFlow a twentieth of a small step: its batches
-(`benchmarks/notes.md`).
+step of a Transformer or of a convolutional net, PyTorch a tenth of the latter, and TensorFlow a twentieth of a small
+step: its batches (`benchmarks/notes.md`).
 """
 
 import ctypes
 import os
 import sys
 
-__all__ = ["keep_freed"]
+__all__ = ["GLIBC_LIMIT", "keep_freed"]
+
+GLIBC_LIMIT = 32 << 20  # bytes of an array that glibc comes to keep by itself
 
 # glibc's numbers for `mallopt`, and the size below which memory is kept. Arenas of threads keep 64 MB at most, so there
 # should be few; with one alone XLA's compiler, which has many threads, takes a quarter longer.

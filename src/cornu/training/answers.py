@@ -5,6 +5,7 @@ the structure, shapes and dtypes of its arrays. What was found is kept while non
 """
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,8 @@ from cornu.training.forward import Direct, Forward, direct, joined
 __all__ = ["answer", "keep"]
 
 _MANY = 64  # kinds of calls that a model remembers
+_READY = 4  # of those, how many have their steps prepared: that may take memory
+_state_of = operator.attrgetter("version", "holder", "home")
 
 
 class _Way:
@@ -37,7 +40,7 @@ class _Way:
         calls: how many more calls it serves.
     """
 
-    __slots__ = ("_values", "_versions", "calls", "engine", "rest", "size", "step", "variables", "whole")
+    __slots__ = ("_ready", "_states", "calls", "engine", "rest", "size", "step", "variables", "whole")
 
     def __init__(
         self,
@@ -56,29 +59,33 @@ class _Way:
         self.whole = whole
         self.rest = rest
         self.calls = calls
-        self._values: list[Any] = []
-        self._versions: list[int] = []
+        self._ready: tuple[Any, Any] | None = None
+        self._states: list[Any] = []
 
     def __call__(self, x: Any) -> Any:
         """The outputs for arrays."""
-        lend, values, step, size = self.engine.lend, self.values(), self.step, self.size
-        outputs = [step(values, _taken(lend, x, slice(start, start + size))) for start in range(0, self.whole, size)]
-        if self.rest is not None:
-            outputs.append(self.rest(values, _taken(lend, x, slice(self.whole, None))))
+        # Nobody has written to a variable, and none lives where others may write to it.
+        same = self._ready is not None and [*map(_state_of, self.variables)] == self._states
+        step, rest = self._ready if same else self._prepared()  # type: ignore[misc]
+        lend, whole, size = self.engine.lend, self.whole, self.size
+        if whole == size and rest is None:
+            return joined(self.engine, [step(_lent(lend, x))])
+        outputs = [step(_taken(lend, x, slice(start, start + size))) for start in range(0, whole, size)]
+        if rest is not None:
+            outputs.append(rest(_taken(lend, x, slice(whole, None))))
         return joined(self.engine, outputs)
 
-    def values(self) -> list[Any]:
-        """The variables' values now: read anew if one of them was written to, or lives elsewhere."""
-        if len(self._versions) == len(self.variables):
-            for variable, version in zip(self.variables, self._versions, strict=True):
-                if variable.version != version or variable.holder is not None or variable.home is not None:
-                    break
-            else:
-                return self._values
+    def _prepared(self) -> tuple[Any, Any]:
+        """The steps with the values that the variables have now."""
+        self._states = [(variable.version, None, None) for variable in self.variables]
         with context.use_engine(self.engine):
-            self._values = [self._value(variable) for variable in self.variables]
-        self._versions = [variable.version for variable in self.variables]
-        return self._values
+            values = [self._value(variable) for variable in self.variables]
+            self._ready = (self.step(values), None if self.rest is None else self.rest(values))
+        return self._ready
+
+    def forget(self) -> None:
+        """Let go of what is prepared."""
+        self._ready = None
 
     def _value(self, variable: Variable) -> Any:
         home = variable.home
@@ -106,16 +113,26 @@ def answer(model: Any, x: Any, rows: int | None, engine: Any) -> Any:
     if key[2] == "auto" and way.variables and way.variables[0].holder is not None:
         return None  # perhaps a callback's call, within a loop that has its engine
     way.calls -= 1
+    ready = known[2]
+    if way not in ready:
+        if len(ready) == _READY:
+            ready.pop(0).forget()
+        ready.append(way)
     return way(x)
+
+
+def _lent(lend: Callable[[np.ndarray], Any], x: Any) -> Any:
+    """The inputs, as an engine takes them."""
+    if type(x) is np.ndarray:
+        return lend(x)
+    if type(x) is dict:
+        return {name: lend(value) for name, value in x.items()}
+    return type(x)([lend(value) for value in x])
 
 
 def _taken(lend: Callable[[Any], Any], x: Any, part: slice) -> Any:
     """Some rows of the inputs, as an engine takes them."""
-    if type(x) is np.ndarray:
-        return lend(x[part])
-    if type(x) is dict:
-        return {name: lend(value[part]) for name, value in x.items()}
-    return type(x)([lend(value[part]) for value in x])
+    return _lent(lambda array: lend(array[part]), x)
 
 
 def keep(
@@ -142,7 +159,7 @@ def keep(
     version = _version(model)
     known = model._cache.get("answers")
     if known is None or known[0] != version or len(known[1]) == _MANY:
-        known = model._cache["answers"] = (version, {})
+        known = model._cache["answers"] = (version, {}, [])
     total = len(tree.leaves(x)[0])
     size = min(total, int(rows or DEFAULT_BATCH_SIZE))
     over = total % size

@@ -13,8 +13,9 @@ from cornu.training.step import Late
 
 __all__ = ["NUMBER", "Direct", "Forward", "direct", "joined"]
 
-# A step of variables' values and a batch's inputs, as the engine takes them, that gives outputs alone.
-Direct = Callable[[list[Any], Any], Any]
+# Of variables' values, which stay as they are, gives a function of a batch's inputs, as the engine takes them, that
+# gives outputs alone.
+Direct = Callable[[list[Any]], Callable[[Any], Any]]
 
 
 class Forward:
@@ -72,21 +73,36 @@ NUMBER = np.int32(0)
 def direct(step: Callable[..., Any], values: list[Any], batch: Any) -> Direct:
     """A compiled step of values and inputs like these, which gives outputs alone."""
     if isinstance(step, Compiled):
-        run, number = step.known(1, values, NUMBER, batch), step.engine.feed(NUMBER)
-        return lambda values, x: run([*values, number, *tree.leaves(x)])
+        known, number, leaves = step.known(1, values, NUMBER, batch), step.engine.feed(NUMBER), _leaves_of(batch[0])
+
+        def given(values: list[Any]) -> Callable[[Any], Any]:
+            run = known.given([*values, number])
+            return lambda x: run(leaves(x))
+
+        return given
     if hasattr(step, "known"):
         call = step.known(1, values, NUMBER, batch)
-        return lambda values, x: call(values, NUMBER, (x, None, None))
-    return lambda values, x: step(values, NUMBER, (x, None, None))[1]
+        return lambda values: lambda x: call(values, NUMBER, (x, None, None))
+    return lambda values: lambda x: step(values, NUMBER, (x, None, None))[1]
+
+
+def _leaves_of(like: Any) -> Callable[[Any], list[Any]]:
+    """`tree.leaves` of structures like this one."""
+    if not tree.is_nested(like):
+        return lambda x: [x]
+    if type(like) is dict and not any(map(tree.is_nested, like.values())):
+        paths = [path[0] for path, _ in tree.flatten_with_path(like)]
+        return lambda x: [x[name] for name in paths]
+    return tree.leaves
 
 
 def joined(engine: Any, parts: list[Any]) -> Any:
     """The outputs of batches as host arrays of all rows, in memory of their own."""
-    to_host = engine.to_host
+    peek = engine.peek
     if hasattr(parts[0], "dtype"):
         if len(parts) == 1:
-            return np.array(to_host(parts[0]), ndmin=1)
-        arrays = [to_host(part) for part in parts]
+            return np.array(peek(parts[0]), ndmin=1)
+        arrays = [peek(part) for part in parts]
         return np.concatenate(arrays if arrays[0].ndim else [np.atleast_1d(array) for array in arrays])
     columns = zip(*(tree.leaves(part) for part in parts), strict=True)
     return tree.pack(parts[0], [joined(engine, list(column)) for column in columns])

@@ -1,13 +1,14 @@
 """A few steps of one engine on copies of a model's values, timed."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from cornu.core import context, dtypes, tree
 from cornu.core.variable import Variable
-from cornu.training.forward import NUMBER, Direct, direct
+from cornu.training.forward import NUMBER, direct
 from cornu.training.loop import Runner, fed
 from cornu.training.state import State
 
@@ -77,7 +78,7 @@ class Trial:
         with context.use_engine(engine):
             self.state.add(variables_of(model, kind))
             self.runner = Runner(model, engine, self.state, guarded=False)
-        self._direct: Direct | None = None
+        self._direct: Callable[[Any], Any] | None = None
 
     def _step(self) -> Any:
         """One step, as the loop takes it; its results may still be under way."""
@@ -90,7 +91,7 @@ class Trial:
     def _predict(self) -> Any:
         """The outputs: from the second step on in the way in which `predict` answers what it has met before."""
         if self._direct is not None:
-            return self._direct(self.state.values, tree.map_structure(self.engine.lend, self.batch[0]))
+            return self._direct(tree.map_structure(self.engine.lend, self.batch[0]))
         batch = fed(self.engine, self.batch)
         found: list[Any] = []
 
@@ -100,7 +101,7 @@ class Trial:
 
         changed, outputs = self.runner._run(self.model._compiled_predict, call)
         if not changed:
-            self._direct = direct(found[0], self.state.values, batch)
+            self._direct = direct(found[0], self.state.values, batch)(self.state.values)
         return outputs
 
     def timed(self, count: int) -> float:

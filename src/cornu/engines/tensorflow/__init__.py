@@ -22,7 +22,7 @@ from cornu.core.spec import Spec
 from cornu.core.variable import Variable
 from cornu.engines.compiled import Compiled
 from cornu.engines.contract import Engine
-from cornu.engines.memory import keep_freed
+from cornu.engines.memory import GLIBC_LIMIT, keep_freed
 from cornu.engines.tensorflow.gradients import custom_gradient, entering, forget, forget_with
 from cornu.engines.tensorflow.home import TensorflowHome, home_of, tape_is_active
 from cornu.engines.tensorflow.loops import under_xla
@@ -35,7 +35,6 @@ __all__ = ["ENGINE"]
 
 # Larger host arrays are not written into a graph, which would copy them with every trace.
 _LARGE = 1 << 16
-_LARGEST_KEPT = 32 << 20  # glibc's own limit, to which it comes by itself
 
 # Not `type(tf.constant(0))`: after that users could no longer set TensorFlow's threads and devices.
 _EAGER = tf.__internal__.EagerTensor
@@ -82,7 +81,7 @@ class TensorflowEngine(Engine):
     ) | {"scatter_nd": lambda static: static["mode"] != "add"}
 
     def __init__(self) -> None:
-        self.keeps_memory = keep_freed(_LARGEST_KEPT)
+        self.keeps_memory = keep_freed(GLIBC_LIMIT)
         self._own_types: dict[type, bool] = {}
 
     def owns(self, kind: type) -> bool:

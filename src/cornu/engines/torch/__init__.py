@@ -13,12 +13,14 @@ from cornu.core import context
 from cornu.core.spec import Spec
 from cornu.core.variable import Variable
 from cornu.engines.contract import Engine
+from cornu.engines.memory import GLIBC_LIMIT, keep_freed
 from cornu.engines.torch import gradients, inductor, quirks
 from cornu.engines.torch.arrays import (
     DTYPES,
     can_be_lent,
     device,
     from_host,
+    in_host,
     in_trace,
     is_known_number,
     is_stand_in,
@@ -46,6 +48,9 @@ class TorchEngine(Engine):
     traces = True
     reuses = True
     places_host_arrays = True
+
+    def __init__(self) -> None:
+        self.keeps_memory = keep_freed(GLIBC_LIMIT)
 
     def owns(self, kind: type) -> bool:
         """PyTorch's tensors and their subclasses."""
@@ -138,6 +143,10 @@ class TorchEngine(Engine):
     def lend(self, value: Any) -> Any:
         """A host array's own memory as a tensor, on a CPU."""
         return torch.from_numpy(value) if can_be_lent(value) else self.feed(value)
+
+    def peek(self, value: Any) -> np.ndarray:
+        """The tensor's own memory, on a CPU."""
+        return in_host(value)
 
     def all_finite(self, values: list[Any]) -> bool:
         """Whether all elements are finite: no sum is finite of what is not, but one may overflow by itself."""

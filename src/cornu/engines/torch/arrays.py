@@ -148,6 +148,16 @@ def to_host(value: Any) -> np.ndarray:
     Raises:
         NeedsValue: for a stand-in.
     """
+    # The tensor may be written to later, by an optimizer say; the array must not change then, nor the tensor with it.
+    return np.array(in_host(value))
+
+
+def in_host(value: Any) -> np.ndarray:
+    """A tensor's elements as a host array, which shares its memory on a CPU.
+
+    Raises:
+        NeedsValue: for a stand-in.
+    """
     if is_stand_in(value):
         raise NeedsValue(
             f"a tensor of shape {tuple(value.shape)} was asked for its elements while a function was being traced",
@@ -156,8 +166,6 @@ def to_host(value: Any) -> np.ndarray:
         )
     with outside_traces():
         if value.dtype == torch.bfloat16:
-            host = value.detach().view(torch.int16).numpy(force=True).view(_BFLOAT16)
-        else:
-            host = value.numpy(force=True)
-    # The tensor may be written to later, by an optimizer say; the array must not change then, nor the tensor with it.
-    return np.array(host)
+            return value.detach().view(torch.int16).numpy(force=True).view(_BFLOAT16)
+        host: np.ndarray = value.numpy(force=True)
+        return host

@@ -1,6 +1,5 @@
 """Choosing elements by position, and putting elements at positions."""
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -68,12 +67,15 @@ def _taken(x: Any, indices: Any, axis: int) -> Any:
 
 def _looked_up(x: Any, indices: Any, axis: int) -> Any:
     """On a CPU, where PyTorch looks at every position itself."""
-    with contextlib.suppress(IndexError, RuntimeError):
+    try:
+        if axis == 0 and x.ndim == 2:
+            return torch.embedding(x, indices)
         if indices.ndim == 1:
             return torch.index_select(x, axis, indices)
         shape = x.shape[:axis] + indices.shape + x.shape[axis + 1 :]
         return torch.index_select(x, axis, indices.reshape(-1)).reshape(shape)
-    return _taken(x, indices, axis)
+    except (IndexError, RuntimeError):
+        return _taken(x, indices, axis)
 
 
 # In a trace one op for six, where nobody differentiates.

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
-__all__ = ["define", "is_written_out", "written_out"]
+__all__ = ["define", "is_written_out", "kernel_of", "written_out"]
 
 _open: ContextVar[bool] = ContextVar("cornu_torch_written_out", default=False)
 # Not `torch.library.custom_op`: the first call of one imports `torch._dynamo`, which takes a second.
 _library = torch.library.Library("cornu", "FRAGMENT")
+_kernels: dict[Any, Callable[..., Any]] = {}
 
 
 def define(schema: str, kernel: Callable[..., Any], shapes: Callable[..., Any] | None = None) -> Any:
@@ -29,7 +30,14 @@ def define(schema: str, kernel: Callable[..., Any], shapes: Callable[..., Any] |
     _library.impl(name, kernel, "CompositeExplicitAutograd")
     if shapes is not None:
         torch.library.register_fake(f"cornu::{name}", shapes, lib=_library)
-    return getattr(torch.ops.cornu, name).default
+    found = getattr(torch.ops.cornu, name).default
+    _kernels[found] = kernel
+    return found
+
+
+def kernel_of(target: Any) -> Callable[..., Any] | None:
+    """What computes an operator of our own, which is called faster than the operator; `None` for others."""
+    return _kernels.get(target)
 
 
 @contextlib.contextmanager

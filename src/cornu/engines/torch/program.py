@@ -7,6 +7,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from cornu.engines.torch.in_place import in_place
+from cornu.engines.torch.pieces import kernel_of
 
 __all__ = ["program"]
 
@@ -26,6 +27,9 @@ _METHODS = frozenset(("expand", "view"))
 
 def _function(node: Node) -> Callable[..., Any]:
     target: Any = node.target
+    own = kernel_of(target)
+    if own is not None:
+        return own
     if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
         return target._op if isinstance(target, torch._ops.OpOverload) else target
     name = target._schema.name.partition("::")[2]

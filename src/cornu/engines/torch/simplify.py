@@ -1,5 +1,5 @@
-"""A traced graph without the nodes that do nothing or repeat others, with what is known computed beforehand, and with a
-bias added by the product that it belongs to."""
+"""A traced graph without the nodes that do nothing or repeat others, with what is known computed beforehand, with a
+bias added by the product that it belongs to, and with as few views as will do."""
 
 from typing import Any
 
@@ -13,7 +13,9 @@ __all__ = ["simplify"]
 
 _aten = torch.ops.aten
 _SAME = {_aten.detach.default, _aten.alias.default, _aten.lift_fresh_copy.default, _aten.lift_fresh.default}
-_VIEWS = {_aten.view.default, _aten._unsafe_view.default, _aten.expand.default, _aten.permute.default}
+_RESHAPES = {_aten.view.default, _aten._unsafe_view.default}
+_TURNS = {*_RESHAPES, _aten.permute.default}
+_VIEWS = {*_TURNS, _aten.expand.default}
 _FILLED = {
     _aten.ones_like.default: lambda args: 1,
     _aten.zeros_like.default: lambda args: 0,
@@ -22,12 +24,16 @@ _FILLED = {
     _aten.new_ones.default: lambda args: 1,
     _aten.new_full.default: lambda args: args[2],
 }
+_BY_ELEMENT = {
+    getattr(_aten, name).default
+    for name in "abs elu exp gelu hardsigmoid hardswish leaky_relu log neg relu sigmoid silu softplus sqrt tanh".split()
+}
 _FLOATS = (torch.float32, torch.float64)
 _LARGEST = 1 << 16  # elements of a result that is worth keeping
 
 
 def simplify(traced: GraphModule) -> None:
-    """Drop nodes that nobody uses or that change nothing, fold constants, compute what is the same once, add biases."""
+    """Drop what does nothing or is known, compute what is the same once, add biases in products, join views."""
     nodes = traced.graph.nodes
     if not any(writes(node) for node in nodes):
         for node in list(nodes):
@@ -38,6 +44,8 @@ def simplify(traced: GraphModule) -> None:
         _fold(traced)
         _share(traced)
         _add_biases(traced)
+        traced.graph.eliminate_dead_code()
+        _look_less(traced)
     traced.graph.eliminate_dead_code()
 
 
@@ -117,6 +125,49 @@ def _frozen(value: Any) -> Any:
     return type(value), repr(value) if isinstance(value, float) else value
 
 
+def _look_less(traced: GraphModule) -> None:
+    """Let one view stand for a view of a view, or none; between two may be what is computed element by element."""
+    for node in list(traced.graph.nodes):
+        source: Any = node.args[0] if node.args else None
+        if not isinstance(source, Node) or source.target not in _TURNS:
+            continue
+        inner: Any = source.args[0]
+        with traced.graph.inserting_before(node):
+            if node.target in _BY_ELEMENT and len(source.users) == 1 and _is_dense(inner):
+                new = traced.graph.call_function(node.target, (inner, *node.args[1:]), node.kwargs)
+                new.meta["val"] = torch.empty_like(inner.meta["val"], dtype=node.meta["val"].dtype)
+                new = traced.graph.call_function(source.target, (new, source.args[1]))
+            else:
+                new = _once(traced, node, source)
+        if new is not None:
+            new.meta.setdefault("val", node.meta["val"])
+            node.replace_all_uses_with(new)
+            traced.graph.erase_node(node)
+
+
+def _once(traced: GraphModule, node: Any, source: Any) -> Any:
+    """The node that a view of a view comes down to; `None` if it stays one."""
+    inner = source.args[0]
+    if node.target is source.target is _aten.permute.default:
+        order = [source.args[1][axis] for axis in node.args[1]]
+        if order == list(range(len(order))):
+            return inner
+        return traced.graph.call_function(node.target, (inner, order))
+    if node.target in _RESHAPES and source.target in _RESHAPES and inner.meta["val"].is_contiguous():
+        shape = list(node.meta["val"].shape)
+        if shape == list(inner.meta["val"].shape):
+            return inner
+        return traced.graph.call_function(_aten.view.default, (inner, shape))
+    return None
+
+
+def _is_dense(node: Node) -> bool:
+    """Whether what is computed of a value element by element lies in memory as the value does."""
+    value = node.meta["val"]
+    order = sorted(range(value.ndim), key=value.stride, reverse=True)
+    return bool(value.permute(order).is_contiguous())
+
+
 def _add_biases(traced: GraphModule) -> None:
     """Let a product or a convolution add the bias that comes after it: one pass over memory less."""
     for node in list(traced.graph.nodes):
@@ -124,11 +175,11 @@ def _add_biases(traced: GraphModule) -> None:
             continue
         for seen, bias in (node.args, node.args[::-1]):
             source = _source(seen)
-            if source is None or not _is_bias(bias, source):
+            if source is None or not _is_bias(bias, seen, source):
                 continue
             with traced.graph.inserting_before(node):
                 if source.target is _aten.mm.default:
-                    new = traced.graph.call_function(_aten.addmm.default, (bias, *source.args))
+                    new = traced.graph.call_function(_aten.addmm.default, (_flat(traced, bias), *source.args))
                 else:
                     given = (*source.args[:2], bias, *source.args[3:])
                     new = traced.graph.call_function(_aten.convolution.default, given)
@@ -141,7 +192,7 @@ def _add_biases(traced: GraphModule) -> None:
 
 
 def _source(seen: Any) -> Node | None:
-    """The product or convolution that a node shows with its channels last, if nobody else looks at it."""
+    """The product, or the convolution with its channels last, that a node shows, if nobody else looks at it."""
     if not isinstance(seen, Node) or len(seen.users) > 1:
         return None
     if seen.target is _aten.mm.default:
@@ -149,18 +200,31 @@ def _source(seen: Any) -> Node | None:
     source = seen.args[0] if seen.target in _VIEWS else None
     if not isinstance(source, Node) or len(source.users) > 1:
         return None
-    is_turned = seen.target is _aten.permute.default
     if source.target is _aten.mm.default:
-        return source if not is_turned and seen.meta["val"].shape[-1:] == source.meta["val"].shape[-1:] else None
+        return source if seen.target is not _aten.permute.default else None
     if source.target is _aten.convolution.default and source.args[2] is None:
         channels_last = [0, *range(2, source.meta["val"].ndim), 1]
+        is_turned = seen.target is _aten.permute.default
         return source if is_turned and seen.args[1] == channels_last else None
     return None
 
 
-def _is_bias(value: Any, source: Node) -> bool:
+def _is_bias(value: Any, seen: Node, source: Node) -> bool:
+    """Whether a value has a number for each column of a product, or each channel of a convolution."""
     meta = value.meta.get("val") if isinstance(value, Node) else None
     like = source.meta["val"]
-    if not isinstance(meta, torch.Tensor) or like.dtype not in _FLOATS:
+    if not isinstance(meta, torch.Tensor) or not meta.ndim or like.dtype not in _FLOATS:
         return False
-    return meta.dtype == like.dtype and meta.device == like.device and meta.shape == like.shape[1:2]
+    if meta.dtype != like.dtype or meta.device != like.device or meta.numel() != like.shape[1]:
+        return False
+    return meta.is_contiguous() and meta.shape == seen.meta["val"].shape[-meta.ndim :]
+
+
+def _flat(traced: GraphModule, bias: Node) -> Node:
+    """A bias along one axis."""
+    like = bias.meta["val"]
+    if like.ndim == 1:
+        return bias
+    found = traced.graph.call_function(_aten.view.default, (bias, [like.numel()]))
+    found.meta["val"] = like.view(-1)
+    return found

@@ -12,12 +12,14 @@ from torch._subclasses.fake_tensor import (
     FakeTensor,
     FakeTensorMode,
 )
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from cornu.core.errors import EngineError
 from cornu.engines.compiled import Compiled
 from cornu.engines.torch import inductor
 from cornu.engines.torch.arrays import NeedsValue, is_stand_in
+from cornu.engines.torch.beforehand import split
 from cornu.engines.torch.launches import launched
 from cornu.engines.torch.pieces import written_out
 from cornu.engines.torch.program import program
@@ -65,6 +67,7 @@ class Traced:
 
     Args:
         body: the graph as a Python function of a list of tensors without gaps in memory.
+        graph: the graph, if some of its arguments may be given beforehand.
 
     Attributes:
         eager_because: `None`.
@@ -72,19 +75,41 @@ class Traced:
 
     eager_because: str | None = None
 
-    def __init__(self, body: Flat) -> None:
+    def __init__(self, body: Flat, graph: GraphModule | None = None) -> None:
         self.body = body
+        self.graph = graph
+        self._split: dict[int, tuple[Flat, Flat]] = {}  # by how many arguments are given beforehand
 
     def __call__(self, values: list[Any]) -> list[Any]:
-        for i, value in enumerate(values):
-            if not value.is_contiguous():
-                values[i] = value.contiguous()
         before = torch.is_grad_enabled()
         torch._C._set_grad_enabled(False)
         try:
-            return self.body(values)
+            return self.body(_without_gaps(values))
         finally:
             torch._C._set_grad_enabled(before)
+
+    def given(self, first: list[Any]) -> Flat:
+        """The function of the later values; what follows from the first ones is computed here and now."""
+        if self.graph is None:
+            return lambda rest: self([*first, *rest])
+        count = len(first)
+        if count not in self._split:
+            with _lock:
+                early, late = split(self.graph, count)
+                self._split[count] = program(early), program(late)
+        before, after = self._split[count]
+        with torch.no_grad():
+            ready = before(_without_gaps([value.detach() for value in first]))
+
+        def run(rest: list[Any]) -> list[Any]:
+            return after([*ready, *_without_gaps(rest)])
+
+        return run
+
+
+def _without_gaps(values: list[Any]) -> list[Any]:
+    """Tensors in the memory that a graph was traced for."""
+    return [value if value.is_contiguous() else value.contiguous() for value in values]
 
 
 class TorchCompiled(Compiled):
@@ -150,6 +175,20 @@ class Warming:
         result: list[Any] = self.run(values)
         return result
 
+    def given(self, first: list[Any]) -> Flat:
+        """The function of the later values; from when it is traced on, what follows from the first ones is kept."""
+        ready: Flat | None = None
+
+        def run(rest: list[Any]) -> list[Any]:
+            nonlocal ready
+            if ready is None:
+                if not isinstance(self.run, Traced):
+                    return self([*first, *rest])
+                ready = self.run.given(first)
+            return ready(rest)
+
+        return run
+
 
 def trace(function: Flat, values: list[Any], donated: int, thorough: bool) -> Any:
     """A pure function, made fast for tensors of these shapes and dtypes.
@@ -178,7 +217,8 @@ def _traced(function: Flat, values: list[Any], donated: int, thorough: bool) -> 
         simplify(graph_module)
         reuse(graph_module, donated)
         body = inductor.compiled(graph_module, values) if thorough else program(graph_module)
-        return Traced(launched(body, values, donated))
+        run = launched(body, values, donated)
+        return Traced(run, graph_module if run is body and not thorough and not donated else None)
 
 
 def _graph(function: Flat, values: list[Any], thorough: bool) -> Any:

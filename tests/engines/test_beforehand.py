@@ -1,0 +1,211 @@
+"""What follows from a model's variables alone is computed once, by PyTorch, while nobody writes to them."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import cornu
+from cornu import layers, ops
+
+torch = pytest.importorskip("torch")
+
+from cornu.engines.torch import beforehand, tracing  # noqa: E402
+from cornu.engines.torch.simplify import simplify  # noqa: E402
+from cornu.training import answers  # noqa: E402
+
+rng = np.random.default_rng(0)
+ENGINE = cornu.engines.get("torch")
+
+
+@pytest.fixture(autouse=True)
+def on_a_cpu():
+    with torch.device("cpu"):
+        yield
+
+
+def floats(*shape):
+    return ENGINE.from_host(rng.normal(size=shape).astype("float32"))
+
+
+def targets(graph):
+    return [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
+
+
+def parts_of(run, values, count):
+    """The graph of a function in two, by the number of arguments that are given beforehand."""
+    graph = tracing._graph(run, list(values), False)
+    simplify(graph)
+    return beforehand.split(graph, count)
+
+
+def outputs_of(parts, values, count):
+    first = parts[0](*values[:count])
+    return parts[1](*first, *values[count:])
+
+
+def agree(run, values, count):
+    parts = parts_of(run, values, count)
+    for found, wanted in zip(outputs_of(parts, values, count), run(list(values)), strict=True):
+        np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-6, atol=1e-6)
+    return [targets(part) for part in parts]
+
+
+def test_only_what_hangs_on_nothing_else_is_early():
+    def run(values):
+        kernel, bias, x = values
+        turned = ops.tanh(ops.transpose(kernel))
+        return [ops.add(ops.matmul(x, turned), ops.exp(bias)), ops.multiply(turned, 2.0), kernel]
+
+    early, late = agree(run, [floats(3, 4), floats(3), floats(2, 4)], 2)
+    assert "aten.tanh.default" in early and "aten.exp.default" in early
+    assert not {"aten.tanh.default", "aten.exp.default"} & set(late)
+    assert any("mm" in name for name in late) and not any("mm" in name for name in early)
+
+
+def test_what_is_early_is_never_written_to():
+    """A step computes in the memory of its own results only."""
+
+    def run(values):
+        kernel, x = values
+        early = ops.exp(kernel)
+        return [ops.negative(ops.multiply(early, x)), ops.exp(early)]
+
+    values = [floats(64, 128), floats(64, 128)]
+    traced = tracing._traced(run, values, 0, False)
+    step = traced.given(values[:1])
+    wanted = [part.clone() for part in run(values)]
+    for _ in range(3):
+        for found, right in zip(step([values[1]]), wanted, strict=True):
+            np.testing.assert_array_equal(found.numpy(), right.numpy())
+
+
+def test_what_would_take_much_memory_is_late(monkeypatch):
+    def run(values):
+        large, small, x = values
+        cast = ops.multiply(ops.add(large, 1.0), 2.0)
+        return [ops.matmul(ops.matmul(x, cast), ops.tanh(small)), ops.matmul(x, ops.transpose(large))]
+
+    values = [floats(100, 100), floats(100, 4), floats(2, 100)]
+    early, late = agree(run, values, 2)
+    assert "aten.mul.Tensor" in early
+    monkeypatch.setattr(beforehand, "_LARGEST", 4 * 100 * 100 - 1)
+    early, late = agree(run, values, 2)
+    assert "aten.tanh.default" in early and "aten.mul.Tensor" in late and "aten.add.Tensor" in late
+    assert any("permute" in name or "t." in name for name in early)  # a view takes none
+
+
+def test_random_numbers_are_drawn_each_time():
+    graph = torch.fx.experimental.proxy_tensor.make_fx(lambda kernel, x: [torch.bernoulli(kernel) * x])
+    traced = graph(torch.full((8, 8), 0.5), torch.ones(8, 8))
+    early, late = (targets(part) for part in beforehand.split(traced, 1))
+    assert "aten.bernoulli.default" in late and not early
+
+
+def test_graphs_that_write_to_their_arguments_stay_whole():
+    graph = torch.fx.experimental.proxy_tensor.make_fx(lambda kernel, x: [kernel.exp() + x.add_(1)])
+    early, late = (targets(part) for part in beforehand.split(graph(torch.ones(3), torch.ones(3)), 1))
+    assert not early and "aten.exp.default" in late
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_kernels_of_convolutions_are_turned_beforehand(strides, channels):
+    run = lambda values: [ops.conv(values[1], values[0], strides=strides, padding="same")]
+    early, late = agree(run, [floats(3, 3, channels, 8), floats(2, 9, 9, channels)], 1)
+    assert "aten.clone.default" in early and "aten.clone.default" not in late
+
+
+def pictures_model():
+    cornu.utils.set_random_seed(1)
+    inputs = cornu.Input((8, 8, 1))
+    x = layers.Conv2D(4, 3, activation="relu", padding="same")(inputs)
+    x = layers.BatchNormalization()(layers.MaxPooling2D()(x))
+    x = layers.LSTM(5)(layers.Reshape((16, 4))(layers.Conv2DTranspose(4, 3, padding="same")(x)))
+    made = cornu.Model(inputs, layers.Dense(3)(x))
+    made.compile(optimizer="sgd", loss="mse")
+    return made
+
+
+def test_predictions_follow_every_write_to_the_variables():
+    x = rng.normal(size=(6, 8, 8, 1)).astype("float32")
+    with cornu.engine("torch"):
+        made = pictures_model()
+
+        def check():
+            for rows in (6, 1):
+                for _ in range(4):  # from the third call on it is traced
+                    found = made.predict(x[:rows], verbose=0)
+                with cornu.engine("numpy"):
+                    wanted = made(x[:rows], training=False)
+                np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+            return found
+
+        seen = [check()]
+        made.set_weights([value + 0.1 for value in made.get_weights()])
+        seen.append(check())
+        made.layers[1].kernel.assign(made.layers[1].kernel * 2)
+        seen.append(check())
+        made.train_on_batch(x, np.ones((6, 3), "float32"))
+        seen.append(check())
+        made.fit(x, np.ones((6, 3), "float32"), verbose=0)
+        seen.append(check())
+        made(x)  # now the kernels live in parameters of PyTorch's, which others may write to
+        seen.append(check())
+        with torch.no_grad():
+            for variable in made.trainable_variables:
+                variable.value.data.mul_(1.5)
+        seen.append(check())
+        changed = [not np.allclose(before, after) for before, after in itertools.pairwise(seen)]
+        assert changed == [True, True, True, True, False, True]
+
+
+def test_a_model_keeps_few_kinds_of_calls_prepared():
+    with cornu.engine("torch"):
+        made = pictures_model()
+        for rows in range(1, 9):
+            for _ in range(2):
+                made.predict(np.ones((rows, 8, 8, 1), "float32"), verbose=0)
+        _, ways, ready = made._cache["answers"]
+        assert len(ways) == 8 and ready == list(ways.values())[-answers._READY :]
+        assert [way._ready is not None for way in ways.values()] == [False] * 4 + [True] * 4
+        first = made.predict(np.ones((1, 8, 8, 1), "float32"), verbose=0)  # one of those forgotten
+        np.testing.assert_allclose(first, made.predict(np.ones((2, 8, 8, 1), "float32"), verbose=0)[:1], rtol=1e-5)
+
+
+def test_views_of_views_are_one():
+    """Also with something computed element by element between them."""
+
+    def run(values):
+        x, y = values
+        yield ops.transpose(ops.relu(ops.transpose(x, (0, 2, 1))), (0, 2, 1))
+        yield ops.reshape(ops.tanh(ops.reshape(x, (2, 12))), (6, 4))
+        yield ops.transpose(ops.transpose(x, (1, 2, 0)), (1, 2, 0))
+        seen = ops.transpose(y)
+        yield ops.exp(seen)  # others look at it too
+        yield ops.reshape(ops.reshape(seen, (-1,)), (4, 2))  # no view: it is copied
+        yield ops.sqrt(ops.transpose(ops.cast(ops.greater(x, 0), "int32"), (2, 0, 1)))
+
+    whole = lambda values: list(run(values))
+    values = [floats(2, 3, 4), floats(2, 4)]
+    graph = tracing._graph(whole, list(values), False)
+    before = targets(graph)
+    simplify(graph)
+    for found, wanted in zip(graph(*values), whole(values), strict=True):
+        assert found.dtype == wanted.dtype
+        np.testing.assert_array_equal(found.numpy(), wanted.numpy())
+    turns = lambda names: sum("view" in name or "permute" in name for name in names)
+    assert turns(targets(graph)) <= turns(before) - 5
+
+
+def test_products_add_biases_of_several_axes():
+    run = lambda values: [ops.add(ops.einsum("btd,dnh->btnh", *values[:2]), values[2])]
+    values = [floats(2, 3, 4), floats(4, 2, 5), floats(2, 5)]
+    graph = tracing._graph(run, list(values), False)
+    simplify(graph)
+    assert "aten.addmm.default" in targets(graph) and "aten.add.Tensor" not in targets(graph)
+    np.testing.assert_allclose(graph(*values)[0].numpy(), run(values)[0].numpy(), rtol=1e-5, atol=1e-6)
+    short = [*values[:2], floats(5)]  # along the last axis alone: not a number for each column
+    graph = tracing._graph(run, list(short), False)
+    simplify(graph)
+    np.testing.assert_allclose(graph(*short)[0].numpy(), run(short)[0].numpy(), rtol=1e-5, atol=1e-6)
