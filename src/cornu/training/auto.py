@@ -37,6 +37,10 @@ __all__ = ["calls_to_come", "is_asked", "settle"]
 _USUAL_STEPS = 1000
 # For how long the steady steps of an engine are timed at least, in seconds, if they are short.
 _WINDOW = 0.3
+# Those that take no more times as long as the fastest take turns, from the second one on those that are close.
+_MAY_WIN, _CLOSE = 1.7, 1.2
+# How many turns, and how often an engine is timed in one.
+_TURNS, _IN_TURN = 5, 3
 # One thing is measured at a time.
 _lock = threading.Lock()
 
@@ -164,9 +168,7 @@ def _measure(model: Any, auto: Auto, names: list[str], kind: str, batch: Any, st
                     errors.append(error)
         if not report.times:
             raise errors[0]
-        for name in report.close(EVER) if time.monotonic() < end else ():
-            _quiet()
-            _again(model, engines.get(name), kind, batch, report)
+        _in_turns(model, kind, batch, end, report)
     chosen = report.choose(EVER)  # here and now all have compiled
     for key in set(model._cache) - before:
         # The steps of the others are not needed again; "late" and "structure" are no steps.
@@ -200,13 +202,31 @@ def _time(model: Any, engine: Any, kind: str, batch: Any, steps: int, end: float
     report.samples[engine.name] = samples
 
 
-def _again(model: Any, engine: Any, kind: str, batch: Any, report: Report) -> None:
-    """Time one of several that are close a second time, at another moment."""
-    trial = Trial(model, engine, kind, batch)
-    count = trial.count(trial.timed(1))
-    report.samples[engine.name] += [trial.timed(count) for _ in range(5)]
-    compiled, _ = report.times[engine.name]
-    report.times[engine.name] = compiled, statistics.median(report.samples[engine.name])
+def _in_turns(model: Any, kind: str, batch: Any, end: float, report: Report) -> None:
+    """Time the engines that may be the fastest in turns, so that what disturbs one disturbs all.
+
+    What disturbs makes steps longer, for seconds at times: each turn counts by its shortest time, and an engine by
+    what most of its turns are above.
+    """
+    best = min(map(min, report.samples.values()))
+    names = [name for name in report.names if min(report.samples.get(name, [math.inf])) <= _MAY_WIN * best]
+    turns: dict[str, list[float]] = {name: [] for name in names}
+    while len(names) > 1 and max(map(len, turns.values())) < _TURNS and time.monotonic() < end:
+        for name in names:
+            _quiet()
+            trial = Trial(model, engines.get(name), kind, batch)
+            count = trial.count(trial.timed(1))
+            taken = [trial.timed(count) for _ in range(_IN_TURN)]
+            report.samples[name] += taken
+            turns[name].append(min(taken))
+        if len(turns[names[0]]) > 1:
+            best = min(map(min, turns.values()))
+            names = [name for name in names if min(turns[name]) <= _CLOSE * best]
+        names = [*names[1:], names[0]]
+    for name, shortest in turns.items():
+        if len(shortest) > 1:
+            report.times[name] = report.times[name][0], sorted(shortest)[len(shortest) // 4]
+            report.in_turns.add(name)
 
 
 def _quiet() -> None:

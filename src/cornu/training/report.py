@@ -10,8 +10,9 @@ __all__ = ["EVER", "Report"]
 
 EVER = 10**9  # steps of which nobody sees the end
 
-# Engines whose totals differ by less are equal: the first in order is kept, so that noise does not decide.
-_EQUAL = 1.1
+# Engines whose totals differ by less are equal: the first in order is kept, so that noise does not decide. There is
+# less of it between engines that were timed in turns.
+_EQUAL, _EQUAL_IN_TURNS = 1.1, 1.02
 
 
 def _is_time(value: Any) -> bool:
@@ -30,6 +31,7 @@ class Report:
         samples: engine -> the single measurements of this process.
         failed: engine -> why it could not do the step.
         slower: engine -> seconds after which it was given up, being slower than another.
+        in_turns: the engines whose steps were timed in turns.
         warm: the engines that have compiled the step in this process.
         path: the file in which it is remembered.
         problem: why it is not remembered.
@@ -42,6 +44,7 @@ class Report:
         self.samples: dict[str, list[float]] = {}
         self.failed: dict[str, str] = {}
         self.slower: dict[str, float] = {}
+        self.in_turns: set[str] = set()
         self.warm: set[str] = set()
         self.path: Path | None = None
         self.problem: str | None = None
@@ -73,12 +76,6 @@ class Report:
         """The shortest step so far, infinite if there is none."""
         return min((step for _, step in self.times.values()), default=math.inf)
 
-    def close(self, steps: int) -> list[str]:
-        """The engines near the best, last first; none if the best is alone."""
-        limit = 1.25 * self.best_total(steps)
-        found = [name for name in self.names if name in self.times and self.total(name, steps) <= limit]
-        return found[::-1] if len(found) > 1 else []
-
     def choose(self, steps: int, traces: int = 1) -> str:
         """The engine with the least total; of equals the first.
 
@@ -90,8 +87,12 @@ class Report:
         # does in the end, if it is called often enough.
         steps += self._steps
         totals = {name: self.total(name, steps, traces) for name in self.names if name in self.times}
-        limit = _EQUAL * min(totals.values())
-        return next(name for name, seconds in totals.items() if seconds <= limit)
+        best = min(totals, key=lambda name: totals[name])
+        for name, seconds in totals.items():
+            equal = _EQUAL_IN_TURNS if {name, best} <= self.in_turns else _EQUAL
+            if seconds <= equal * totals[best]:
+                break
+        return name
 
     def stays(self, chosen: str, steps: int) -> float:
         """For how many more calls of so many steps an engine stays the best; those are then counted as done."""
@@ -149,6 +150,7 @@ class Report:
             "times": {name: list(times) for name, times in self.times.items()},
             "failed": self.failed,
             "slower": self.slower,
+            "in_turns": sorted(self.in_turns),
         }
         try:
             self.path = cache.write(key, record)
@@ -172,6 +174,8 @@ class Report:
         report.times = {name: (compiled, step) for name, (compiled, step) in times.items()}
         report.failed = {name: " ".join(str(reason).split())[:150] for name, reason in failed.items()}
         report.slower = dict(slower)
+        in_turns = record.get("in_turns")
+        report.in_turns = set(in_turns) & set(times) if isinstance(in_turns, list) else set()
         report._measured_here = False
         return report
 

@@ -53,6 +53,7 @@ class Window:
         first = state.take_first()
         self._kept = state.copies() if first is None else first
         self._done: list[_Step | _Write] = []
+        self._owned = 0  # of those, the batches of how many are nobody else's
         self._steps = 0
         self._bytes = 0
 
@@ -78,10 +79,11 @@ class Window:
         def own(leaf: Any) -> Any:
             return leaf.copy() if isinstance(leaf, np.ndarray) and not leaf.flags.owndata else leaf
 
-        self._done = [
-            entry if isinstance(entry, _Write) else entry._replace(batch=tree.map_structure(own, entry.batch))
-            for entry in self._done
-        ]
+        for i in range(self._owned, len(self._done)):
+            entry = self._done[i]
+            if isinstance(entry, _Step):
+                self._done[i] = entry._replace(batch=tree.map_structure(own, entry.batch))
+        self._owned = len(self._done)
 
     def grown(self) -> int:
         """After how many steps to look next, when all was good."""
