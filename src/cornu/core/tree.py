@@ -82,6 +82,7 @@ class _Leaf:
 
 
 LEAF = _Leaf()
+_DEEP = 50  # levels that are left to Python's own stack
 
 
 def map_structure(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
@@ -93,11 +94,21 @@ def map_structure(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
     """
     if not isinstance(tree, (list, tuple, dict)):
         return function(tree, *others)
-    if not others and _is_flat(tree):
-        order = _order(tree)
-        return _remake(tree, order, [function(tree[key]) for key in order])
+    if not others:
+        return _mapped(function, tree, 0)
     rows = zip(leaves(tree), *(_partners(tree, other) for other in others), strict=True)
     return pack(tree, [function(*row) for row in rows])
+
+
+def _mapped(function: Callable[[Any], Any], tree: Any, depth: int) -> Any:
+    if depth == _DEEP:
+        return pack(tree, [function(leaf) for leaf in leaves(tree)])
+    order = _order(tree)
+    children = [
+        _mapped(function, child, depth + 1) if isinstance(child, (list, tuple, dict)) else function(child)
+        for child in map(tree.__getitem__, order)
+    ]
+    return _remake(tree, order, children)
 
 
 def _partners(tree: Any, other: Any) -> list[Any]:

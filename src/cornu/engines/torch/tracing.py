@@ -121,7 +121,14 @@ class TorchCompiled(Compiled):
             arrays.append(value)
             return value.shape, value.dtype, value.device
         if kind is list or kind is tuple:
-            return kind, *[self._key(item, arrays) for item in value]
+            found: list[Any] = [kind]
+            for item in value:
+                if type(item) is torch.Tensor:
+                    arrays.append(item)
+                    found.append((item.shape, item.dtype, item.device))
+                else:
+                    found.append(self._key(item, arrays))
+            return tuple(found)
         return super()._key(value, arrays)
 
 
