@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--engines", type=_names, metavar="NAMES", help=f"with commas, of: {', '.join(ALL)}")
     parser.add_argument("--what", type=_names, metavar="NAMES", help=f"with commas, of: {', '.join(turns.WHATS)}")
     parser.add_argument("--rounds", type=int, help="turns of each contender (21; quick 7)")
-    parser.add_argument("--starts", type=int, help="fresh processes for each first step (3; quick 1)")
+    parser.add_argument("--starts", type=int, help="fresh processes for each contender (3; quick 1)")
     parser.add_argument("--threads", type=int, default=2, help="cores of each process (2)")
     parser.add_argument("--gpu", action="store_true", help="let engines use a GPU; the record is then gpu/results.json")
     parser.add_argument("--record", action="store_true", help="put what is measured into results.json and RESULTS.md")
@@ -74,7 +74,7 @@ def _plan(options: argparse.Namespace, folder: Path) -> Plan:
         block=0.05 if options.quick else 0.25,
         patience=4.0 if options.quick else 60.0,
         starts=options.starts or (1 if options.quick else 3),
-        shared=options.quick,
+        shared=options.quick and (options.starts or 1) == 1,
         full=not options.quick,
         clock=Clock(QUICK_SECONDS if options.quick else None),
         setting=Setting(folder, options.threads, options.gpu),
@@ -99,13 +99,19 @@ def _measure(plan: Plan, sections: tuple[str, ...], when: str) -> dict[str, Any]
 
 
 def _again(plan: Plan, suspects: list[tuple[str, str, str]], when: str) -> dict[str, Any]:
-    """Measure once more, for longer, what looks worse."""
-    plan.whats = tuple(what for what in turns.WHATS if any(what == suspect[1] for suspect in suspects))
-    plan.rounds, plan.patience, plan.starts = 2 * plan.rounds, 4 * plan.patience, max(3, plan.starts)
+    """Measure once more what looks worse, for longer and in several processes each."""
+    plan.close()
+    plan.rounds, plan.patience, plan.starts, plan.shared = 3 * plan.rounds, 6 * plan.patience, 3, False
     plan.clock = Clock(None)
-    names = {name for pair in suspects for name in pair[2].split(" : ")}
-    plan.contenders = tuple(name for name in plan.contenders if name in names)
-    return _measure(plan, tuple(dict.fromkeys(suspect[0] for suspect in suspects)), when)
+    found = record.empty()
+    everybody = plan.contenders
+    for section in dict.fromkeys(suspect[0] for suspect in suspects):
+        own = [suspect for suspect in suspects if suspect[0] == section]
+        names = {name for _, _, pair in own for name in pair.split(" : ")}
+        plan.contenders = tuple(name for name in everybody if name in names)
+        plan.whats = tuple(what for what in turns.WHATS if any(what == suspect[1] for suspect in own))
+        found = record.merge(found, _measure(plan, (section,), when))
+    return found
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 """`--check`: whether a ratio is worse than the recorded one by more than the noise."""
 
+import statistics
 from typing import Any
 
 __all__ = ["tolerance", "worse"]
@@ -8,10 +9,29 @@ FLOOR = 0.05  # two runs of the same code differ by so much, whatever the rounds
 ERRORS = 3  # standard errors
 
 
-def tolerance(new: dict[str, Any], old: dict[str, Any]) -> float:
-    """By which share a ratio may be worse than before: three standard errors of both, 5% at least."""
-    relative = [(one["error"] / one["ratio"]) ** 2 for one in (new, old)]
-    return max(FLOOR, ERRORS * sum(relative) ** 0.5)
+def tolerance(new: dict[str, Any], old: dict[str, Any], usual: float = 0.0) -> float:
+    """By which share a ratio may be worse than before: three standard errors of both, 5% at least.
+
+    Args:
+        new: the ratio.
+        old: the recorded one.
+        usual: how much ratios differ from process to process, as a share, where neither says more.
+    """
+    within = sum((one["error"] / one["ratio"]) ** 2 for one in (new, old))
+    spread = max(usual, *(one.get("spread") or 0.0 for one in (new, old)))
+    between = sum(spread**2 / one.get("sets", 1) for one in (new, old))
+    return max(FLOOR, ERRORS * (within + between) ** 0.5)
+
+
+def _usual(results: dict[str, Any]) -> float:
+    """How much the ratios of workloads differ from process to process: the median, as a share."""
+    ratios = [
+        ratio
+        for section in results["workloads"].values()
+        for by in section["ratios"].values()
+        for ratio in by.values()
+    ]  # fmt: skip
+    return statistics.median([ratio["spread"] for ratio in ratios if ratio.get("spread") is not None] or [0.0])
 
 
 def worse(new: dict[str, Any], old: dict[str, Any]) -> dict[tuple[str, str, str], str]:
@@ -25,16 +45,17 @@ def worse(new: dict[str, Any], old: dict[str, Any]) -> dict[tuple[str, str, str]
         `(section, what, pair)` -> a line that says by how much; ratios of under three rounds are not judged.
     """
     found = {}
-    pairs = [(name, section, old["workloads"].get(name)) for name, section in new["workloads"].items()]
-    if "once" in new:
-        pairs.append(("once", new["once"], old.get("once")))
-    for name, section, before in pairs:
+    usual = max(_usual(new), _usual(old))
+    pairs = [(name, section, old["workloads"].get(name), usual) for name, section in new["workloads"].items()]
+    if "once" in new:  # each round of which has processes of its own
+        pairs.append(("once", new["once"], old.get("once"), 0.0))
+    for name, section, before, spread in pairs:
         for what, by in section["ratios"].items():
             for pair, ratio in by.items():
                 known = (before or {"ratios": {}})["ratios"].get(what, {}).get(pair)
                 if known is None or ratio["error"] is None or known["error"] is None:
                     continue
-                allowed = tolerance(ratio, known)
+                allowed = tolerance(ratio, known, spread)
                 if ratio["ratio"] > known["ratio"] * (1 + allowed):
                     found[name, what, pair] = (
                         f"{name}, {what}, {pair}: {ratio['ratio']:.3f}, recorded {known['ratio']:.3f} "

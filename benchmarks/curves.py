@@ -18,7 +18,7 @@ __all__ = ["CURVES", "run"]
 # curve -> (what a point says, its unit, sizes in a quick run, sizes in a full one)
 CURVES: dict[str, tuple[str, str, tuple[int, ...], tuple[int, ...]]] = {
     "layers_build": ("build so many Dense layers", "s", (10, 100), (10, 100, 1000, 10_000)),
-    "layers_step": ("a training step of so many Dense layers of 8", "s", (10, 100), (10, 100, 1000)),
+    "layers_step": ("a training step of so many Dense layers of 8", "s", (10, 100), (10, 100, 1000, 10_000)),
     "inputs_step": ("a training step of so many inputs and outputs", "s", (1, 10), (1, 10, 100)),
     "growth": ("memory kept per build-fit-predict-delete, of so many", "MB", (40,), (300,)),
     "disk_speed": ("rows per second of 256 numbers, fit from so many MB on disk", "rows/s", (50,), (100, 1000)),

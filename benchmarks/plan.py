@@ -21,10 +21,11 @@ class Plan:
     Attributes:
         contenders: their names.
         whats: what is timed, keys of `turns.WHATS`.
-        rounds: turns that each contender takes.
+        rounds: turns that each contender takes, in all its processes together.
         block: seconds of a block.
         patience: seconds after which no further round of one thing begins, once there are three.
-        starts: fresh processes in which the first step is taken.
+        starts: how many fresh processes each contender has, one after the other: what is the same in a process, such
+            as where its memory lies, is noise too.
         shared: whether a contender's process serves all workloads, which is faster; memory is then not told.
         full: whether curves and tasks have their full sizes.
         clock: when all must end.
@@ -97,11 +98,12 @@ def watched(found: dict[str, Any], processes: list[Process]) -> Iterator[None]:
     found["others"] = round(busy.others(used + process_time() - own), 2)
 
 
-def ratios_of(by: dict[str, list[float]]) -> dict[str, Any]:
+def ratios_of(by: dict[str, list[float]], sets: list[int] | None = None) -> dict[str, Any]:
     """Cornu to all others on its engine; where it chose the engine itself, to all others.
 
     Args:
         by: contender -> times of the same rounds.
+        sets: how many of the rounds, in order, were measured in the same processes; by default all of them.
 
     Returns:
         `"ours : theirs"` -> ratio.
@@ -110,5 +112,5 @@ def ratios_of(by: dict[str, list[float]]) -> dict[str, Any]:
     for ours in (name for name in by if name.startswith("cornu/")):
         for theirs in (name for name in by if not name.startswith("cornu/")):
             if ours == "cornu/auto" or engine_of(theirs) == engine_of(ours):
-                found[f"{ours} : {theirs}"] = ratio(by[ours], by[theirs])
+                found[f"{ours} : {theirs}"] = ratio(by[ours], by[theirs], sets)
     return found

@@ -35,22 +35,32 @@ def measure(plan: Plan, workload: Workload) -> dict[str, Any]:
         that other processes used meanwhile.
     """
     turns = _Turns(plan, workload)
-    turns.start()
-    disagree = differing(turns.losses)
-    for name, difference in disagree.items():
-        plan.say(f"  {name} disagrees: {difference}")
     whats = [what for what in plan.whats if what != "first"]
-    turns.warm(whats)
-    memory = {} if plan.shared else turns.memory()
-    found: dict[str, Any] = {"failed": turns.failed, "disagree": disagree, "memory": memory}
-    times = {"first": turns.firsts} if "first" in plan.whats else {}
-    with watched(found, list(turns.running.values())):
-        for what in whats:
-            times[what] = turns.rounds(what)
-            plan.say(f"  {what}: {line(times[what])}")
-    turns.end()
-    found["figures"] = {what: {name: summary(taken) for name, taken in by.items()} for what, by in times.items()}
-    found["ratios"] = {what: ratios_of(by) for what, by in times.items()}
+    found: dict[str, Any] = {"failed": turns.failed, "disagree": {}, "memory": {}}
+    times: dict[str, dict[str, list[float]]] = {what: {} for what in whats}
+    sets: dict[str, list[int]] = {what: [] for what in whats}
+    with watched(found, turns.processes):
+        for number in range(plan.starts):
+            turns.start()
+            if not number:
+                found["disagree"] = differing(turns.losses)
+                for name, difference in found["disagree"].items():
+                    plan.say(f"  {name} disagrees: {difference}")
+            turns.warm(whats)
+            found["memory"] = found["memory"] or ({} if plan.shared else turns.memory())
+            for what in whats:
+                taken = turns.rounds(what, -(-plan.rounds // plan.starts))
+                sets[what].append(max(map(len, taken.values()), default=0))
+                for name, seconds in taken.items():
+                    times[what].setdefault(name, []).extend(seconds)
+            turns.end()
+    whole = {what: {name: by[name] for name in by if name not in turns.failed} for what, by in times.items()}
+    for what, by in whole.items():
+        plan.say(f"  {what}: {line(by)}")
+    if "first" in plan.whats:
+        whole = {"first": turns.firsts, **whole}
+    found["figures"] = {what: {name: summary(taken) for name, taken in by.items()} for what, by in whole.items()}
+    found["ratios"] = {what: ratios_of(by, sets.get(what)) for what, by in whole.items()}
     return found
 
 
@@ -62,6 +72,7 @@ class _Turns:
         firsts: contender -> seconds of its first steps.
         losses: contender -> losses of its first few steps.
         running: contender -> its process.
+        processes: all there have been.
     """
 
     def __init__(self, plan: Plan, workload: Workload) -> None:
@@ -72,6 +83,7 @@ class _Turns:
         self.firsts: dict[str, list[float]] = {}
         self.losses: dict[str, list[float]] = {}
         self.running: dict[str, Process] = {}
+        self.processes: list[Process] = []
         self._calls: dict[tuple[str, str], int] = {}  # (what, contender) -> calls in a block
         draw(workload, self.path)
 
@@ -86,15 +98,13 @@ class _Turns:
             return None
 
     def start(self) -> None:
-        """Build the model and take the first steps, in as many fresh processes as planned; the last ones go on."""
+        """Build the model and take the first steps, in processes of their own."""
         self.plan.prepare()
-        for start in range(self.plan.starts):
-            for name in self.plan.contenders:
-                if name not in self.failed:
-                    self.running[name] = self.plan.process(name)
-                    self._first(name, Path(self.path))
-                    if start < self.plan.starts - 1 and name in self.running:
-                        self.plan.drop(self.running.pop(name))
+        for name in self.plan.contenders:
+            if name not in self.failed:
+                self.running[name] = self.plan.process(name)
+                self.processes.append(self.running[name])
+                self._first(name, Path(self.path))
 
     def _first(self, name: str, given: Path) -> None:
         if self._ask(name, "open", workload=self.workload.name, given=str(given)) is None:
@@ -119,12 +129,13 @@ class _Turns:
         answers = {name: self._ask(name, "memory") for name in list(self.running)}
         return {name: round(answer["megabytes"], 1) for name, answer in answers.items() if answer is not None}
 
-    def rounds(self, what: str) -> dict[str, list[float]]:
+    def rounds(self, what: str, count: int) -> dict[str, list[float]]:
         """Seconds per contender, one for each round; all contenders have the same rounds."""
         taken: dict[str, list[float]] = {name: [] for name in self.running if (what, name) in self._calls}
         begin = time.monotonic()
-        for number in range(self.plan.rounds):
-            if (number >= 3 and time.monotonic() - begin > self.plan.patience) or self.plan.clock.left() < 1:
+        patience = self.plan.patience / self.plan.starts
+        for number in range(count):
+            if (number >= 3 and time.monotonic() - begin > patience) or self.plan.clock.left() < 1:
                 break
             names = [name for name in taken if name in self.running]
             turn = number % max(1, len(names))
@@ -140,6 +151,7 @@ class _Turns:
         if not self.plan.shared:
             for process in self.running.values():
                 process.end()
+            self.running.clear()
 
 
 def line(by: dict[str, list[float]]) -> str:

@@ -119,6 +119,31 @@ def test_noise_of_a_ratio():
     assert ratio([1.0], [2.0])["error"] is None
 
 
+def test_noise_from_process_to_process():
+    """What is the same within a process and differs between two is noise too, and more where fewer were measured."""
+    from benchmarks.check import tolerance, worse
+    from benchmarks.ratios import ratio
+
+    found = ratio([1.0, 1.0, 1.0, 2.0, 2.0, 2.0], [1.0] * 6, [3, 3])
+    assert found["sets"] == 2 and abs(found["spread"] - 0.5**0.5 / 1.5) < 1e-9
+    assert ratio([1.0, 2.0], [1.0, 1.0])["spread"] is None
+    assert ratio([1.0, 2.0], [1.0, 1.0], [2, 0])["sets"] == 1  # time was over
+
+    plain = RATIOS["cornu/jax : keras/jax"]
+    known = {**plain, "sets": 4, "spread": 0.1}
+    assert tolerance(plain, plain) < tolerance(plain, known) == tolerance({**plain, "sets": 1}, known)
+    assert tolerance({**plain, "sets": 4}, known) < tolerance({**plain, "sets": 1}, known)
+    assert abs(tolerance({**plain, "error": 0.0}, {**known, "error": 0.0}) - 3 * (0.1**2 * 1.25) ** 0.5) < 1e-9
+
+    old, new = copy.deepcopy(RESULTS), copy.deepcopy(RESULTS)
+    for name in RATIOS:
+        old["workloads"]["mlp"]["ratios"]["step"][name].update(sets=3, spread=0.1)
+    new["workloads"]["mlp"]["ratios"]["fit"]["cornu/jax : keras/jax"]["ratio"] *= 1.2
+    assert worse(new, RESULTS) and not worse(new, old)  # as much as other ratios differ
+    new["workloads"]["mlp"]["ratios"]["fit"]["cornu/jax : keras/jax"]["ratio"] *= 1.5
+    assert worse(new, old)
+
+
 def test_record_keeps_what_was_not_measured_again():
     """A run of one thing takes its place; the rest stays, with the run it came from."""
     from benchmarks.record import merge
