@@ -76,7 +76,7 @@ def _plan(options: argparse.Namespace, folder: Path) -> Plan:
         starts=options.starts or (1 if options.quick else 3),
         shared=options.quick and (options.starts or 1) == 1,
         full=not options.quick,
-        clock=Clock(QUICK_SECONDS if options.quick else None),
+        clock=Clock(QUICK_SECONDS * (options.starts or 1) if options.quick else None),
         setting=Setting(folder, options.threads, options.gpu),
     )
 
