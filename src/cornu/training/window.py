@@ -17,9 +17,10 @@ from cornu.training.state import State
 
 __all__ = ["FIRST", "SMALL", "Window"]
 
-# The most steps between two looks, at first and once many looks were good, and the most bytes of batches kept for them.
+# The most steps between two looks, at first and once many looks were good.
 FIRST, _MOST = 16, 256
-_BYTES = 1 << 26
+# The most bytes of batches kept for them: so many times the state's, since a look costs passes over that, within limits.
+_TIMES, _LEAST, _BYTES = 8, 1 << 24, 1 << 26
 # The most elements of a value that is kept when somebody writes it between steps.
 SMALL = 1 << 10
 
@@ -56,6 +57,8 @@ class Window:
         self._owned = 0  # of those, the batches of how many are nobody else's
         self._steps = 0
         self._bytes = 0
+        self._held = sum(v.size * dtypes.numpy_dtype(v.dtype).itemsize for v in state.variables)
+        self._room = min(max(_TIMES * self._held, _LEAST), _BYTES)
 
     @property
     def is_empty(self) -> bool:
@@ -65,13 +68,12 @@ class Window:
     @property
     def is_full(self) -> bool:
         """Whether it is time to look."""
-        return self._steps >= self.most or self._bytes >= _BYTES
+        return self._steps >= self.most or self._bytes >= self._room
 
     @property
     def is_small(self) -> bool:
         """Whether what is kept may stay between calls of `fit`: few bytes of state and batches, and room for steps."""
-        held = sum(v.size * dtypes.numpy_dtype(v.dtype).itemsize for v in self.state.variables)
-        return not self.is_full and self._bytes + held <= _BYTES
+        return not self.is_full and self._bytes + self._held <= _BYTES
 
     def own_batches(self) -> None:
         """Copy what is a view of somebody's array, who may write to it before the next step."""
@@ -87,7 +89,7 @@ class Window:
 
     def grown(self) -> int:
         """After how many steps to look next, when all was good."""
-        return min(2 * self.most, _MOST) if self._bytes < _BYTES // 2 else self.most
+        return min(2 * self.most, _MOST) if self._bytes < self._room // 2 else self.most
 
     def note(self, number: int, batch: Any, count: int) -> None:
         """Keep the batches of steps."""

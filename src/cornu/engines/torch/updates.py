@@ -119,29 +119,30 @@ def _join(traced: GraphModule, nodes: list[Node], place: dict[Node, int], inputs
         for node in nodes:
             kept: list[Any] = [node.args[i] for i in (0, 2, 3)]
             own.append([part if _is_free(part, node, place, inputs) else _copied(graph, part) for part in kept])
-        columns = [list(column) for column in zip(*own, strict=True)]
-        rows = {i: found for i, node in enumerate(nodes) if (found := _rows_of(node.args[1])) is not None}
-        gradients = [
-            None if i in rows else _contiguous(graph, node.args[1])  # type: ignore[arg-type]
-            for i, node in enumerate(nodes)
-        ]
-        unused: list[Any] = [(node.args[1], node.args[1].args[0]) for i, node in enumerate(nodes) if i in rows]  # type: ignore[union-attr]
-        given = (columns[0], gradients, columns[1], columns[2], *last.args[4:])
-        if rows:
-            call = graph.call_function(_by_rows(), (list(rows), *map(list, zip(*rows.values(), strict=True)), *given))
-        else:
-            call = graph.call_function(_in_place, given)
+        call, unused = _one_call(graph, nodes, [list(column) for column in zip(*own, strict=True)])
     for node, parts in zip(nodes, own, strict=True):
         for user in list(node.users):
             # Named again after the call, so that whatever uses the new value comes after it.
             user.replace_all_uses_with(parts[user.args[1]])  # type: ignore[index]
             graph.erase_node(user)
         graph.erase_node(node)
-    for gradient, zeros in unused:
-        graph.erase_node(gradient)
-        graph.erase_node(zeros)
+    for node in unused:
+        graph.erase_node(node)
     assert not call.users
     _keep_apart(traced, {part for parts in own for part in parts}, donated)
+
+
+def _one_call(graph: Any, nodes: list[Node], columns: list[list[Node]]) -> tuple[Node, list[Node]]:
+    """One call for some updates of values, momenta and velocities, and the nodes that are not needed any more."""
+    gradients: list[Any] = [node.args[1] for node in nodes]
+    by_rows = {i: found for i, gradient in enumerate(gradients) if (found := _rows_of(gradient)) is not None}
+    dense = [None if i in by_rows else _contiguous(graph, gradient) for i, gradient in enumerate(gradients)]
+    given = (columns[0], dense, columns[1], columns[2], *nodes[-1].args[4:])
+    if not by_rows:
+        return graph.call_function(_in_place, given), []
+    places, rows = (list(column) for column in zip(*by_rows.values(), strict=True))
+    unused = [node for i in by_rows for node in (gradients[i], gradients[i].args[0])]
+    return graph.call_function(_by_rows(), ([*by_rows], places, rows, *given)), unused
 
 
 def _rows_of(gradient: Any) -> tuple[Node, Node] | None:
