@@ -1,10 +1,11 @@
 """Medians, ratios of medians, and how sure they are."""
 
 import itertools
+import math
 import statistics
 from typing import Any
 
-__all__ = ["ratio", "summary"]
+__all__ = ["noise", "ratio", "summary"]
 
 
 def _quartiles(values: list[float]) -> tuple[float, float]:
@@ -18,6 +19,12 @@ def summary(samples: list[float]) -> dict[str, Any]:
     """The median of samples, their quartiles and number."""
     low, high = _quartiles(samples)
     return {"median": statistics.median(samples), "low": low, "high": high, "samples": len(samples)}
+
+
+def noise(ratio: dict[str, Any]) -> float:
+    """The standard error of a ratio: of its rounds, and of the processes that they were measured in."""
+    between = (ratio.get("spread") or 0.0) * ratio["ratio"] / ratio.get("sets", 1) ** 0.5
+    return math.hypot(ratio["error"] or 0.0, between)
 
 
 def ratio(ours: list[float], theirs: list[float], sets: list[int] | None = None) -> dict[str, Any]:

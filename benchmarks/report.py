@@ -17,8 +17,9 @@ HEAD = """# How fast Cornu is
 Written by `python -m benchmarks --record` (full: hours; `--quick`: under five minutes); the notes come from
 `notes.md`.
 
-Medians of alternating blocks, one process for each contender. A ratio is of medians; behind it are the quartiles of
-the ratios of the single rounds. Under 1, Cornu is faster. *near*: over the target by less than two standard errors.
+Medians of alternating blocks, processes of its own for each contender. A ratio is of medians; behind it are the
+quartiles of the ratios of the single rounds. Under 1, Cornu is faster. *near*: over the target by less than two
+standard errors, of the rounds and, where there were several, of the processes.
 "By hand": the same model in plain JAX, a `tf.function`, PyTorch eager or compiled, with the same loop, shuffling and
 metric; the ratio is to the fastest of them, for engine `auto` to the fastest of Keras on all engines, Flax NNX and
 PyTorch. `nnx` is Flax NNX. All contenders of a workload start from the same weights and data, and their first losses

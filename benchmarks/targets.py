@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.contender import ALL
+from benchmarks.ratios import noise
 
 __all__ = ["Judgement", "best_peer", "by_hand", "judge", "judge_growth", "judge_once"]
 
@@ -48,10 +49,9 @@ def best_peer(figures: dict[str, Any]) -> str | None:
 
 
 def _judgement(text: str, ratio: dict[str, Any], limit: float) -> Judgement:
-    slack = 2 * (ratio["error"] or 0.0)
     if ratio["ratio"] <= limit:
         return Judgement(text, "yes")
-    return Judgement(text, "near" if ratio["ratio"] - slack <= limit else "no")
+    return Judgement(text, "near" if ratio["ratio"] - 2 * noise(ratio) <= limit else "no")
 
 
 def judge(workload: str, what: str, engine: str, section: dict[str, Any]) -> list[Judgement]:

@@ -122,7 +122,8 @@ def test_noise_of_a_ratio():
 def test_noise_from_process_to_process():
     """What is the same within a process and differs between two is noise too, and more where fewer were measured."""
     from benchmarks.check import tolerance, worse
-    from benchmarks.ratios import ratio
+    from benchmarks.ratios import noise, ratio
+    from benchmarks.targets import judge
 
     found = ratio([1.0, 1.0, 1.0, 2.0, 2.0, 2.0], [1.0] * 6, [3, 3])
     assert found["sets"] == 2 and abs(found["spread"] - 0.5**0.5 / 1.5) < 1e-9
@@ -134,6 +135,15 @@ def test_noise_from_process_to_process():
     assert tolerance(plain, plain) < tolerance(plain, known) == tolerance({**plain, "sets": 1}, known)
     assert tolerance({**plain, "sets": 4}, known) < tolerance({**plain, "sets": 1}, known)
     assert abs(tolerance({**plain, "error": 0.0}, {**known, "error": 0.0}) - 3 * (0.1**2 * 1.25) ** 0.5) < 1e-9
+
+    assert noise(plain) == plain["error"]
+    assert abs(noise({**known, "error": None}) - 0.5 * 0.1 / 2) < 1e-9
+    section = copy.deepcopy(RESULTS["workloads"]["mlp"])
+    keras = section["ratios"]["fit"]["cornu/jax : keras/jax"]
+    keras.update(ratio=1.1, error=0.01)
+    assert judge("mlp", "fit", "jax", section)[0].met == "no"
+    keras.update(sets=2, spread=0.1)
+    assert judge("mlp", "fit", "jax", section)[0].met == "near"
 
     old, new = copy.deepcopy(RESULTS), copy.deepcopy(RESULTS)
     for name in RATIOS:
