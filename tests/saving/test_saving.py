@@ -312,3 +312,12 @@ def test_a_file_cannot_name_what_a_module_imports():
         form = {"module": module, "class_name": "function", "config": name, "registered_name": f"{module}>{name}"}
         with pytest.raises(CornuError, match="registered"):
             cornu.saving.deserialize_keras_object(form)
+
+
+def test_models_has_them_too(tmp_path):
+    """Where users of Keras look for them first."""
+    made = cornu.Sequential([cornu.Input((3,)), cornu.layers.Dense(2)])
+    cornu.models.save_model(made, tmp_path / "m.keras")
+    x = np.ones((1, 3), "float32")
+    found = cornu.models.load_model(tmp_path / "m.keras").predict(x, verbose=0)
+    np.testing.assert_array_equal(found, made.predict(x, verbose=0))
