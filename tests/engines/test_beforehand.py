@@ -1,5 +1,6 @@
 """What follows from a model's variables alone is computed once, by PyTorch, while nobody writes to them."""
 
+import concurrent.futures
 import itertools
 
 import numpy as np
@@ -114,6 +115,50 @@ def test_kernels_of_convolutions_are_turned_beforehand(strides, channels):
     run = lambda values: [ops.conv(values[1], values[0], strides=strides, padding="same")]
     early, late = agree(run, [floats(3, 3, channels, 8), floats(2, 9, 9, channels)], 1)
     assert "aten.clone.default" in early and "aten.clone.default" not in late
+
+
+def test_kernels_beside_channels_in_front_stay():
+    """There the results would lie in another order than what comes after was traced for."""
+    cornu.utils.set_random_seed(0)
+    inputs = cornu.Input((3, 8, 8))
+    x = layers.Conv2D(4, 3, data_format="channels_first", activation="relu")(inputs)
+    made = cornu.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    x = rng.normal(size=(2, 3, 8, 8)).astype("float32")
+    with cornu.engine("numpy"):
+        wanted = made(x)
+    with cornu.engine("torch"):
+        for _ in range(5):
+            found = made.predict(x, verbose=0)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_many_threads_may_ask():
+    """Of kinds of calls of which some are forgotten, while somebody writes to the weights."""
+    with cornu.engine("torch"):
+        made = cornu.Sequential([cornu.Input((4,)), layers.Dense(3, use_bias=False)])
+        kernel = made.layers[0].kernel
+        kernel.assign(np.ones((4, 3)))
+        given = [np.ones((rows, 4), "float32") for rows in range(1, 9)]
+        for x in given * 4:
+            made.predict(x, verbose=0)
+        wrong = []
+
+        def ask(number):
+            with cornu.engine("torch"), torch.device("cpu"):
+                for turn in range(150):
+                    x = given[(number + turn) % len(given)]
+                    found = made.predict(x, verbose=0)
+                    if found.shape != (len(x), 3) or not (found % 4 == 0).all() or not (found == found[0, 0]).all():
+                        wrong.append(found)
+
+        with concurrent.futures.ThreadPoolExecutor(6) as pool:
+            futures = [pool.submit(ask, number) for number in range(6)]
+            for value in range(1, 40):
+                kernel.assign(np.full((4, 3), value, "float32"))
+            for future in futures:
+                future.result()
+        assert not wrong
+        np.testing.assert_array_equal(made.predict(given[0], verbose=0), np.full((1, 3), 4.0 * 39))
 
 
 def pictures_model():

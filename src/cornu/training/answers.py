@@ -40,7 +40,7 @@ class _Way:
         calls: how many more calls it serves.
     """
 
-    __slots__ = ("_ready", "_states", "calls", "engine", "rest", "size", "step", "variables", "whole")
+    __slots__ = ("_ready", "calls", "engine", "rest", "size", "step", "variables", "whole")
 
     def __init__(
         self,
@@ -59,14 +59,15 @@ class _Way:
         self.whole = whole
         self.rest = rest
         self.calls = calls
-        self._ready: tuple[Any, Any] | None = None
-        self._states: list[Any] = []
+        self._ready: tuple[Any, Any, Any] | None = None
 
     def __call__(self, x: Any) -> Any:
         """The outputs for arrays."""
-        # Nobody has written to a variable, and none lives where others may write to it.
-        same = self._ready is not None and [*map(_state_of, self.variables)] == self._states
-        step, rest = self._ready if same else self._prepared()  # type: ignore[misc]
+        ready = self._ready
+        # Unless somebody has written to a variable, or one lives where others may write to it.
+        if ready is None or ready[0] != [*map(_state_of, self.variables)]:
+            ready = self._prepared()
+        _, step, rest = ready
         lend, whole, size = self.engine.lend, self.whole, self.size
         if whole == size and rest is None:
             return joined(self.engine, [step(_lent(lend, x))])
@@ -75,13 +76,14 @@ class _Way:
             outputs.append(rest(_taken(lend, x, slice(whole, None))))
         return joined(self.engine, outputs)
 
-    def _prepared(self) -> tuple[Any, Any]:
-        """The steps with the values that the variables have now."""
-        self._states = [(variable.version, None, None) for variable in self.variables]
+    def _prepared(self) -> tuple[Any, Any, Any]:
+        """The steps with the values that the variables have now, and how these variables are then."""
+        states = [(variable.version, None, None) for variable in self.variables]
         with context.use_engine(self.engine):
             values = [self._value(variable) for variable in self.variables]
-            self._ready = (self.step(values), None if self.rest is None else self.rest(values))
-        return self._ready
+            ready = states, self.step(values), None if self.rest is None else self.rest(values)
+        self._ready = ready  # at once, for other threads
+        return ready
 
     def forget(self) -> None:
         """Let go of what is prepared."""
@@ -113,12 +115,17 @@ def answer(model: Any, x: Any, rows: int | None, engine: Any) -> Any:
     if key[2] == "auto" and way.variables and way.variables[0].holder is not None:
         return None  # perhaps a callback's call, within a loop that has its engine
     way.calls -= 1
-    ready = known[2]
-    if way not in ready:
-        if len(ready) == _READY:
-            ready.pop(0).forget()
-        ready.append(way)
+    if way not in known[2]:
+        _remember(known[2], way)
     return way(x)
+
+
+def _remember(ready: list[_Way], way: _Way) -> None:
+    """Note whose steps are prepared; the oldest let go of them. Other threads may do the same."""
+    ready.append(way)
+    for old in ready[:-_READY]:
+        old.forget()
+    del ready[:-_READY]
 
 
 def _lent(lend: Callable[[np.ndarray], Any], x: Any) -> Any:

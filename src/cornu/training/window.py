@@ -19,7 +19,7 @@ __all__ = ["FIRST", "SMALL", "Window"]
 
 # The most steps between two looks, at first and once many looks were good.
 FIRST, _MOST = 16, 256
-# The most bytes of batches kept for them: so many times the state's, since a look costs passes over that, within limits.
+# The most bytes of batches kept for them: so many times the state's, which a look passes over, within limits.
 _TIMES, _LEAST, _BYTES = 8, 1 << 24, 1 << 26
 # The most elements of a value that is kept when somebody writes it between steps.
 SMALL = 1 << 10

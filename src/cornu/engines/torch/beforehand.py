@@ -108,6 +108,9 @@ def _turn_kernels(traced: GraphModule, known: set[Node]) -> None:
         like = kernel.meta["val"]
         if kernel not in known or kernel.op != "call_function" or like.ndim != 4 or like.device.type != "cpu":
             continue
+        # Such kernels give results with channels last, which what comes after must have been traced for.
+        if not all(part.meta["val"].is_contiguous(memory_format=torch.channels_last) for part in (node.args[0], node)):
+            continue
         with traced.graph.inserting_before(node):
             order: dict[str, Any] = {"memory_format": torch.channels_last}
             turned = traced.graph.call_function(_aten.clone.default, (kernel,), order)
