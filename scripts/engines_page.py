@@ -102,8 +102,9 @@ ALIASES
 ## Let it be measured: `engine="auto"`
 
 In any of the places 1 to 3, 5 and 6, `"auto"` times the installed engines on this model, batch and machine, with real
-steps on copies of the weights, and takes the one with the least total: compiling once, plus the steps of this call. So
-a short `fit` does not wait for a slow compiler, unless that has just compiled to be measured. It prints what it found
+steps on copies of the weights, and takes the one with the least total: compiling once, plus the steps of this call.
+Engines that may be the fastest are timed once more, in turns, so that a slow moment of the machine meets all of them. A
+short `fit` does not wait for a slow compiler, unless that has just compiled to be measured. It prints what it found
 in one line (here broken in two), and remembers
 it:
 
