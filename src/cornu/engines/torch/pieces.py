@@ -15,13 +15,17 @@ _library = torch.library.Library("cornu", "FRAGMENT")
 _kernels: dict[Any, Callable[..., Any]] = {}
 
 
-def define(schema: str, kernel: Callable[..., Any], shapes: Callable[..., Any] | None = None) -> Any:
+def define(
+    schema: str, kernel: Callable[..., Any], shapes: Callable[..., Any] | None = None, direct: bool = True
+) -> Any:
     """An operator of our own, which autograd does not follow.
 
     Args:
         schema: its name, arguments and results, as PyTorch writes them.
         kernel: computes it.
         shapes: of stand-ins, gives stand-ins; without it the kernel serves them too.
+        direct: whether a traced graph may call the kernel itself; not one that reads elements on the host, which who
+            watches operators must not see.
 
     Returns:
         the operator.
@@ -31,7 +35,8 @@ def define(schema: str, kernel: Callable[..., Any], shapes: Callable[..., Any] |
     if shapes is not None:
         torch.library.register_fake(f"cornu::{name}", shapes, lib=_library)
     found = getattr(torch.ops.cornu, name).default
-    _kernels[found] = kernel
+    if direct:
+        _kernels[found] = kernel
     return found
 
 

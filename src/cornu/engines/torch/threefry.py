@@ -60,7 +60,10 @@ def _shapes(k1: Any, k2: Any, x1: Any, x2: Any) -> tuple[Any, Any]:
 
 
 _operator: Any = define(
-    "threefry2x32(Tensor k1, Tensor k2, Tensor x1, Tensor x2) -> (Tensor, Tensor)", _whole_numbers, _shapes
+    "threefry2x32(Tensor k1, Tensor k2, Tensor x1, Tensor x2) -> (Tensor, Tensor)",
+    _whole_numbers,
+    _shapes,
+    direct=False,
 )
 
 
