@@ -67,16 +67,17 @@ def _plan(options: argparse.Namespace, folder: Path) -> Plan:
     contenders = tuple(name for engine in engines for name in ALL[engine])
     if options.quick:
         contenders = tuple(name for name in contenders if not name.startswith("compiled/"))
+    starts = options.starts or (1 if options.quick else 3)
     return Plan(
         contenders=contenders,
         whats=options.what or tuple(turns.WHATS),
         rounds=options.rounds or (7 if options.quick else 21),
         block=0.05 if options.quick else 0.25,
         patience=4.0 if options.quick else 60.0,
-        starts=options.starts or (1 if options.quick else 3),
-        shared=options.quick and (options.starts or 1) == 1,
+        starts=starts,
+        shared=options.quick and starts == 1,
         full=not options.quick,
-        clock=Clock(QUICK_SECONDS * (options.starts or 1) if options.quick else None),
+        clock=Clock(QUICK_SECONDS * starts if options.quick else None),
         setting=Setting(folder, options.threads, options.gpu),
     )
 

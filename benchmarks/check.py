@@ -1,7 +1,10 @@
 """`--check`: whether a ratio is worse than the recorded one by more than the noise."""
 
+import math
 import statistics
 from typing import Any
+
+from benchmarks.ratios import noise
 
 __all__ = ["tolerance", "worse"]
 
@@ -17,10 +20,8 @@ def tolerance(new: dict[str, Any], old: dict[str, Any], usual: float = 0.0) -> f
         old: the recorded one.
         usual: how much ratios differ from process to process, as a share, where neither says more.
     """
-    within = sum((one["error"] / one["ratio"]) ** 2 for one in (new, old))
     spread = max(usual, *(one.get("spread") or 0.0 for one in (new, old)))
-    between = sum(spread**2 / one.get("sets", 1) for one in (new, old))
-    return max(FLOOR, ERRORS * (within + between) ** 0.5)
+    return max(FLOOR, ERRORS * math.hypot(*(noise({**one, "spread": spread}) / one["ratio"] for one in (new, old))))
 
 
 def _usual(results: dict[str, Any]) -> float:

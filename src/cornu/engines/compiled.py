@@ -6,7 +6,7 @@ from typing import Any
 from cornu.core import context, tree
 from cornu.ops._declare import dtype_of, shape_of
 
-__all__ = ["Compiled", "Known"]
+__all__ = ["Compiled"]
 
 
 class Compiled:
@@ -43,15 +43,28 @@ class Compiled:
         run, pack = found
         return pack(run(arrays))
 
-    def known(self, part: int, *args: Any) -> "Known":
+    def known(self, part: int, *args: Any) -> Callable[[list[Any]], Callable[[list[Any]], Any]]:
         """One part of the result, for arguments like these, which it has been called with.
 
         Args:
             part: its place in the tuple that the function gives.
             args: the arguments.
+
+        Returns:
+            function of the arrays of the earlier arguments, to which nobody writes as long as its result is called,
+            that gives the part as a function of the arrays of the later ones.
         """
         run, pack = self._made[self._key(args, [])]
-        return Known(run, pack, part)
+        place = pack.place(part)
+        given = getattr(run, "given", None)
+
+        def known(first: list[Any]) -> Callable[[list[Any]], Any]:
+            late = (lambda rest: run([*first, *rest])) if given is None else given(first)
+            if place is None:
+                return lambda rest: pack(late(rest))[part]
+            return lambda rest: late(rest)[place]
+
+        return known
 
     def _key(self, value: Any, arrays: list[Any]) -> Any:
         """What tells one trace from another; the arrays among the leaves are collected on the way."""
@@ -94,41 +107,6 @@ class Compiled:
         run = engine.trace(flat, arrays, donated, self.thorough)
 
         return run, pack
-
-
-class Known:
-    """One part of the result of a function that has been compiled.
-
-    Args:
-        run: what was compiled: of a list of arrays, gives a list of them.
-        pack: how its results are put in their structure.
-        part: the place of the part in the tuple that the function gives.
-    """
-
-    def __init__(self, run: Callable[[list[Any]], list[Any]], pack: "_Pack", part: int) -> None:
-        self.run = run
-        self.pack = pack
-        self.part = part
-        self.place = pack.place(part)
-
-    def given(self, first: list[Any]) -> Callable[[list[Any]], Any]:
-        """The part, as a function of the arrays of the later arguments.
-
-        Args:
-            first: the arrays of the earlier arguments; nobody writes to them as long as the function is called.
-        """
-        if hasattr(self.run, "given"):
-            run = self.run.given(first)
-        else:
-            whole = self.run
-
-            def run(rest: list[Any]) -> list[Any]:
-                return whole([*first, *rest])
-
-        place, pack, part = self.place, self.pack, self.part
-        if place is None:
-            return lambda rest: pack(run(rest))[part]
-        return lambda rest: run(rest)[place]
 
 
 class _Pack:

@@ -37,7 +37,7 @@ __all__ = ["calls_to_come", "is_asked", "settle"]
 _USUAL_STEPS = 1000
 # For how long the steady steps of an engine are timed at least, in seconds, if they are short.
 _WINDOW = 0.3
-# Those that take no more times as long as the fastest take turns, from the second one on those that are close.
+# How many times as long as the fastest an engine may take to be given turns, and to go on after the second.
 _MAY_WIN, _CLOSE = 1.7, 1.2
 # How many turns, and how often an engine is timed in one.
 _TURNS, _IN_TURN = 5, 3

@@ -76,7 +76,7 @@ def direct(step: Callable[..., Any], values: list[Any], batch: Any) -> Direct:
         known, number, leaves = step.known(1, values, NUMBER, batch), step.engine.feed(NUMBER), _leaves_of(batch[0])
 
         def given(values: list[Any]) -> Callable[[Any], Any]:
-            run = known.given([*values, number])
+            run = known([*values, number])
             return lambda x: run(leaves(x))
 
         return given
@@ -91,8 +91,8 @@ def _leaves_of(like: Any) -> Callable[[Any], list[Any]]:
     if not tree.is_nested(like):
         return lambda x: [x]
     if type(like) is dict and not any(map(tree.is_nested, like.values())):
-        paths = [path[0] for path, _ in tree.flatten_with_path(like)]
-        return lambda x: [x[name] for name in paths]
+        names = tree._keys(like)
+        return lambda x: [x[name] for name in names]
     return tree.leaves
 
 

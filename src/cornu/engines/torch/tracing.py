@@ -95,16 +95,12 @@ class Traced:
         count = len(first)
         if count not in self._split:
             with _lock:
-                early, late = split(self.graph, count)
-                self._split[count] = program(early), program(late)
-        before, after = self._split[count]
+                before, after = split(self.graph, count)
+                self._split[count] = program(before), program(after)
+        early, late = self._split[count]
         with torch.no_grad():
-            ready = before(_without_gaps([value.detach() for value in first]))
-
-        def run(rest: list[Any]) -> list[Any]:
-            return after([*ready, *_without_gaps(rest)])
-
-        return run
+            ready = early(_without_gaps([value.detach() for value in first]))
+        return lambda rest: late([*ready, *_without_gaps(rest)])
 
 
 def _without_gaps(values: list[Any]) -> list[Any]:
