@@ -3,7 +3,7 @@
 Fitted on what was measured with JAX 0.10 on two cores of an EPYC (Zen 4): XLA's own convolution runs near the
 machine's arithmetic there for dense kernels of more than one element; not so for kernels of one element, for one
 channel, for groups (its kernel gradient is hundreds of times too slow), and for the gradient of max pooling.
-On several cores all are told by their processor time but kernel gradients, which XLA computes on one core.
+All are told by their processor time but XLA's kernel gradients, which spread over cores better than other ways do.
 """
 
 import math
@@ -45,9 +45,7 @@ def possible(op: str, shapes: list[Any], dtype: str, static: dict[str, Any]) -> 
     kernel, channels = _kernel_and_channels(op, shapes, static)
     positions, groups = math.prod(kernel[:-2]), static["groups"]
     if groups == 1:
-        rows = shapes[0][0]
-        can = {"xla": True, "parts": isinstance(rows, int) and rows > 1}
-        return [way for way in WAYS[op] if can.get(way, way in _DENSE and positions <= _MOST_POSITIONS)]
+        return [way for way in WAYS[op] if way == "xla" or (way in _DENSE and positions <= _MOST_POSITIONS)]
     alone = groups == channels and positions <= _MOST_SHIFTS and _known_rows(op, shapes)
     return ["xla", "blocks", *(["shifts"] if alone else [])]
 
@@ -127,8 +125,8 @@ def _usual_dense_kernel(shapes: list[Any], kernel: Any, static: dict[str, Any]) 
         return "columns" if positions <= 9 or len(window) == 3 else "xla"
     if len(window) == 3:
         return "positions"
+    if cores() > 1:
+        return "xla"  # what saves processor time does not use all cores
     batch, *space = shapes[1][:-1]
-    if cores() > 1 and isinstance(batch, int) and batch >= 2 * convolution.LEAST_ROWS and channels >= _FEW_CHANNELS:
-        return "parts"  # any other way takes as long on one core, and uses only one
     seen = positions * channels * math.prod(space) * (batch if isinstance(batch, int) else 1)  # elements
     return "turned" if 32 <= channels < 256 and (strided or seen <= 1 << 22) else "xla"

@@ -5,7 +5,6 @@ which convolutions it can do. "A position" is an element of the kernel's window:
 strided slice of the padded input, of the shape of the result.
 """
 
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,17 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from cornu.engines.installed import cores
-
-__all__ = ["LEAST_ROWS", "WAYS", "result_space"]
+__all__ = ["WAYS", "result_space"]
 
 Sizes = Sequence[int]
 Pads = Sequence[tuple[int, int]]
 
 # Elements of a row's results up to which the loop of `_kernel_by_rows` takes a whole image at once.
 _ROW = 16384
-# Rows that each part of a batch has at least where a batch is cut, if that gives two parts.
-LEAST_ROWS = 32
 
 
 def result_space(space: Sizes, window: Sizes, strides: Sizes, padding: Pads, dilation: Sizes) -> tuple[int, ...]:
@@ -87,15 +82,6 @@ def _xla_input(g: Any, kernel: Any, shape: Any, **static: Any) -> Any:
 
 def _xla_kernel(x: Any, g: Any, shape: Any, **static: Any) -> Any:
     return jax.linear_transpose(lambda kernel: _xla(x, kernel, **static), jax.ShapeDtypeStruct(shape, x.dtype))(g)[0]
-
-
-def _parted_kernel(x: Any, g: Any, shape: Any, **static: Any) -> Any:
-    """Any of two rows or more: XLA's for each part of the rows, which cores can compute at the same time."""
-    rows = x.shape[0]
-    count = max(2, min(cores(), rows // LEAST_ROWS))
-    cuts = [rows * i // count for i in range(1, count)]
-    parts = zip(jnp.split(x, cuts), jnp.split(g, cuts), strict=True)
-    return functools.reduce(jnp.add, [_xla_kernel(a, b, shape, **static) for a, b in parts])
 
 
 # ---------------------------------------------------------------- one product for each position
@@ -315,7 +301,6 @@ WAYS: dict[str, dict[str, Callable[..., Any]]] = {
     },
     "convolution_kernel_gradient": {
         "xla": _xla_kernel,
-        "parts": _parted_kernel,
         "positions": _positions_kernel,
         "turned": _turned_kernel,
         "columns": _columns_kernel,
