@@ -1,5 +1,7 @@
 """A Cornu layer or model as a `tf.Module`, for `tf.saved_model.save`, checkpoints and TensorFlow's own loops."""
 
+import cornu.engines.tensorflow.library  # noqa: F401  # isort: skip
+
 from typing import Any
 
 import tensorflow as tf

@@ -1,13 +1,13 @@
 """TensorFlow: eager and graph tensors, `tf.function`, XLA where a thorough compilation is asked for."""
 
+# First, so that TensorFlow is imported there.
+import cornu.engines.tensorflow.library  # isort: skip
+
 import contextlib
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
@@ -27,6 +27,7 @@ from cornu.engines.tensorflow.gradients import custom_gradient, entering, forget
 from cornu.engines.tensorflow.home import TensorflowHome, home_of, tape_is_active
 from cornu.engines.tensorflow.loops import under_xla
 from cornu.engines.tensorflow.places import Places, handle_of, is_place, reading
+from cornu.engines.tensorflow.quirks import on_cpu
 from cornu.engines.tensorflow.sizes import TensorSize, sizes_of
 from cornu.engines.tensorflow.table import TABLE
 from cornu.ops._declare import Op, dtype_of, host_array, interpreter_of
@@ -247,6 +248,12 @@ class TensorflowEngine(Engine):
     def copy(self, value: Any) -> Any:
         """The tensor again, in memory of its own."""
         return tf.raw_ops.DeepCopy(x=self.lift(value))
+
+    def kept(self, values: list[Any]) -> list[Any]:
+        """Copies on the host without an accelerator: they go where earlier ones were, tensors do not."""
+        if on_cpu():
+            return [self.lift(value).numpy() for value in values]
+        return super().kept(values)
 
     def place(self, value: Any) -> Any:
         """A `tf.Variable`."""
