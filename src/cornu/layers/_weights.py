@@ -2,7 +2,7 @@
 
 import functools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -194,9 +194,8 @@ class Weights(Configurable):
     def _sublayers(self) -> list[Any]:
         return self._own()[2]
 
-    def _flatten_layers(self, include_self: bool = True) -> list[Any]:
-        """This layer and all below it, each once, depth first."""
-        found: list[Weights] = []
+    def _layers_and_own(self) -> Iterator[tuple["Weights", list[Variable], list[Variable]]]:
+        """This layer and all below it, each once, depth first, with its own trainable variables and its others."""
         seen: set[int] = set()
         pending: list[Weights] = [self]
         while pending:
@@ -204,17 +203,19 @@ class Weights(Configurable):
             if id(layer) in seen:
                 continue
             seen.add(id(layer))
-            if layer is not self or include_self:
-                found.append(layer)
-            pending.extend(reversed(layer._sublayers()))
-        return found
+            trainable, frozen, inside = layer._own()
+            yield layer, trainable, frozen
+            pending.extend(reversed(inside))
+
+    def _flatten_layers(self, include_self: bool = True) -> list[Any]:
+        """This layer and all below it, each once, depth first."""
+        return [layer for layer, _, _ in self._layers_and_own() if layer is not self or include_self]
 
     @property
     def variables(self) -> list[Variable]:
         """All variables, in Keras's order: own trainable ones, own others, then those of the layers inside."""
         found: dict[int, Variable] = {}
-        for layer in self._flatten_layers():
-            trainable, frozen, _ = layer._own()
+        for _, trainable, frozen in self._layers_and_own():
             for variable in (*trainable, *frozen):
                 found.setdefault(id(variable), variable)
         return list(found.values())
