@@ -331,7 +331,8 @@ flat(
 )
 case("take", X, np.array([2, 0, -1], np.int32), axis=1)
 case("take", X, PLACES)
-case("gather_along", X, PLACES, axis=1, ref=lambda x, i, axis: np.take_along_axis(x, i, axis))
+for _places in (PLACES, PLACES[:, :1].copy()):
+    case("gather_along", X, _places, axis=1, ref=lambda x, i, axis: np.take_along_axis(x, i, axis))
 case("take_along_axis", CUBE, np.argsort(CUBE, 1).astype(np.int32), axis=1)
 
 WHERE = np.array([[0], [2], [0], [5]], np.int32)
@@ -426,6 +427,8 @@ case("matmul", CUBE, _draw(5, 1, 4, 2, seed=31))
 case("matmul", X, ROW)
 case("matmul", COLUMN[:, 0], X)
 case("matmul", ROW, ROW * 2)
+for _x, _kernel in ((X, Y.T.copy()), (CUBE, _draw(4, 2, seed=30)), (CUBE, _draw(5, 1, 4, 2, seed=31)), (ROW, Y.T.copy())):
+    case("linear", _x, _kernel, _draw(_kernel.shape[-1], seed=37), ref=lambda x, kernel, bias: x @ kernel + bias)
 case(
     "dot_general",
     CUBE,

@@ -54,24 +54,31 @@ def chosen_engine() -> Any:
     return _engine.get()
 
 
-@contextlib.contextmanager
-def use_engine(engine: Any) -> Iterator[Any]:
+class Block:
+    """A block in which a context variable has a value; a third of the time of a generator's, which ops feel."""
+
+    __slots__ = ("token", "value", "variable")
+
+    def __init__(self, variable: ContextVar[Any], value: Any) -> None:
+        self.variable = variable
+        self.value = value
+
+    def __enter__(self) -> Any:
+        self.token = self.variable.set(self.value)
+        return self.value
+
+    def __exit__(self, *error: object) -> None:
+        self.variable.reset(self.token)
+
+
+def use_engine(engine: Any) -> Block:
     """Put an engine (the object) in force for a block."""
-    token = _engine.set(engine)
-    try:
-        yield engine
-    finally:
-        _engine.reset(token)
+    return Block(_engine, engine)
 
 
-@contextlib.contextmanager
-def watched_by(told: Callable[[Any, Any, Any, Any], None] | None) -> Iterator[None]:
+def watched_by(told: Callable[[Any, Any, Any, Any], None] | None) -> Block:
     """Let ops of a block be told to this watcher (`None`: to nobody)."""
-    token = watcher.set(told)
-    try:
-        yield
-    finally:
-        watcher.reset(token)
+    return Block(watcher, told)
 
 
 def is_abstract() -> bool:
@@ -79,24 +86,14 @@ def is_abstract() -> bool:
     return _abstract.get()
 
 
-@contextlib.contextmanager
-def abstract(on: bool = True) -> Iterator[None]:
+def abstract(on: bool = True) -> Block:
     """Infer shapes in this block: variables read as Specs, ops without arguments give Specs."""
-    token = _abstract.set(on)
-    try:
-        yield
-    finally:
-        _abstract.reset(token)
+    return Block(_abstract, on)
 
 
-@contextlib.contextmanager
-def autocast(dtype: str | None) -> Iterator[None]:
+def autocast(dtype: str | None) -> Block:
     """Read float variables in this dtype within the block (`None`: as they are)."""
-    token = autocast_dtype.set(dtype)
-    try:
-        yield
-    finally:
-        autocast_dtype.reset(token)
+    return Block(autocast_dtype, dtype)
 
 
 class Bindings:

@@ -6,6 +6,7 @@ from cornu import activations, constraints, initializers, ops, regularizers
 from cornu.core.config import POSITIVE
 from cornu.core.errors import ArgumentError
 from cornu.layers.base import InputSpec, Layer
+from cornu.ops.contraction import linear
 
 __all__ = ["Dense"]
 
@@ -91,7 +92,6 @@ class Dense(Layer):
 
     def call(self, inputs: Any) -> Any:
         """Multiply, add, activate."""
-        outputs = ops.matmul(inputs, self.kernel)
-        if self.bias is not None:
-            outputs = ops.add(outputs, self.bias)
-        return self.activation(outputs)
+        if self.bias is None:
+            return self.activation(ops.matmul(inputs, self.kernel))
+        return self.activation(linear(inputs, self.kernel, self.bias))

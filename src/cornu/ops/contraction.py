@@ -45,6 +45,12 @@ def matmul(x1: Spec, x2: Spec) -> Spec:
     return Spec((*batch, *rows, *columns), x1.dtype)
 
 
+@op(promote=True, family="contraction")
+def linear(x: Spec, kernel: Spec, bias: Spec) -> Spec:
+    """`matmul(x, kernel) + bias`, which engines may compute at once."""
+    return _a.add(matmul(x, kernel), bias)
+
+
 @primitive(promote=True, family="contraction")
 def dot_general(x1: Spec, x2: Spec, contract=((), ()), batch=((), ())) -> Spec:
     """The general product: pairs of axes summed over, pairs of axes kept in step.

@@ -180,6 +180,14 @@ def _matmul(x1: Any, x2: Any) -> Any:
     return torch.matmul(x1, x2)
 
 
+def _linear(x: Any, kernel: Any, bias: Any) -> Any:
+    if x.dtype not in (torch.float32, torch.float64) or x.ndim < 2 or (kernel.ndim, bias.ndim) != (2, 1):
+        return TABLE["add"](TABLE["matmul"](x, kernel), bias)
+    if x.ndim == 2:
+        return torch.addmm(bias, x, kernel)
+    return torch.addmm(bias, x.reshape(-1, x.shape[-1]), kernel).view(*x.shape[:-1], kernel.shape[1])
+
+
 def _dot_general(x1: Any, x2: Any, contract: Any, batch: Any) -> Any:
     free_1 = [a for a in range(x1.ndim) if a not in contract[0] and a not in batch[0]]
     free_2 = [a for a in range(x2.ndim) if a not in contract[1] and a not in batch[1]]
@@ -200,6 +208,7 @@ def _product(sizes: Any) -> int:
 
 TABLE |= {
     "matmul": _exact(_matmul),
+    "linear": _linear,
     "dot_general": _exact(_dot_general),
     **indexing.TABLE,
     **updates.TABLE,
