@@ -117,6 +117,26 @@ def test_kernels_of_convolutions_are_turned_beforehand(strides, channels):
     assert "aten.clone.default" in early and "aten.clone.default" not in late
 
 
+@pytest.mark.parametrize("biased", [True, False])
+def test_matrices_of_large_products_are_packed_beforehand(monkeypatch, biased):
+    def run(values):
+        kernel, bias, small, x = values
+        found = ops.matmul(x, ops.transpose(kernel))
+        return [ops.matmul(ops.relu(ops.add(found, bias) if biased else found), small)]
+
+    values = [floats(256, 200) / 14, floats(256), floats(256, 4), floats(256, 200)]
+    reorder, product = "mkldnn._reorder_linear_weight.default", "mkldnn._linear_pointwise.default"
+    parts = parts_of(run, values, 3)
+    early, late = map(targets, parts)
+    assert early.count(reorder) == 1 and late.count(product) == 1 and reorder not in late
+    assert "aten.addmm.default" not in late and "aten.add.Tensor" not in late
+    assert sum("aten.mm" in name for name in late) == 1  # the small one
+    found, wanted = outputs_of(parts, values, 3)[0], run(list(values))[0]
+    np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-4, atol=1e-4)
+    monkeypatch.setattr(beforehand, "_LARGEST", 4 * 256 * 200 - 1)
+    assert not any(product in targets(part) for part in parts_of(run, values, 3))
+
+
 def test_kernels_beside_channels_in_front_stay():
     """There the results would lie in another order than what comes after was traced for."""
     cornu.utils.set_random_seed(0)

@@ -17,6 +17,7 @@ __all__ = ["split"]
 
 _aten = torch.ops.aten
 _LARGEST = 1 << 25  # bytes that are kept at most
+_WORK = 10_000_000  # multiplications in a product from which on oneDNN's of a packed matrix takes less time
 
 
 def split(traced: GraphModule, count: int) -> tuple[GraphModule, GraphModule]:
@@ -65,7 +66,9 @@ def _early(traced: GraphModule, given: list[Node]) -> set[Node]:
     while True:
         kept = {node: dict(_memory(node)) for node in _edge(traced, known)}
         sizes = {storage: size for by in kept.values() for storage, size in by.items() if storage not in free}
-        if sum(sizes.values()) <= _LARGEST:
+        room = _LARGEST - sum(sizes.values())
+        if room >= 0:
+            _pack_matrices(traced, known, room)
             return known
         most = max(sizes, key=lambda storage: sizes[storage])
         later = {node for node in known if any(storage == most for storage, _ in _memory(node))}
@@ -117,3 +120,39 @@ def _turn_kernels(traced: GraphModule, known: set[Node]) -> None:
         turned.meta["val"] = like.clone(memory_format=torch.channels_last)
         node.update_arg(1, turned)
         known.add(turned)
+
+
+def _pack_matrices(traced: GraphModule, known: set[Node], room: int) -> None:
+    """Have the matrices of large products as oneDNN packs them, if that takes no more than so many bytes."""
+    packed_product = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    if packed_product is None or not torch.backends.mkldnn.is_available():
+        return
+    for node in list(traced.graph.nodes):
+        bias: Any
+        if node.target is _aten.addmm.default and not node.kwargs:
+            bias, x, matrix = node.args
+        elif node.target is _aten.mm.default:
+            bias, (x, matrix) = None, node.args
+        else:
+            continue
+        rows, like = x.meta["val"], matrix.meta["val"]
+        fits = (like.dtype, like.device.type) == (torch.float32, "cpu") and rows.is_contiguous()
+        if not fits or matrix not in known or x in known or (bias is not None and bias.meta["val"].ndim != 1):
+            continue
+        if len(rows) * like.numel() < _WORK or like.nbytes > room:
+            continue
+        room -= like.nbytes
+        with traced.graph.inserting_before(node):
+            packed = matrix
+            for target, args in (
+                (_aten.t.default, ()),
+                (_aten.contiguous.default, ()),
+                (torch.ops.mkldnn._reorder_linear_weight.default, (len(rows),)),
+            ):
+                packed = traced.graph.call_function(target, (packed, *args))
+                packed.meta["val"] = like.t().contiguous()
+                known.add(packed)
+            new = traced.graph.call_function(packed_product.default, (x, packed, bias, "none", [], ""))
+        new.meta["val"] = node.meta["val"]
+        node.replace_all_uses_with(new)
+        traced.graph.erase_node(node)

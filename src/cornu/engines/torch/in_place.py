@@ -43,7 +43,7 @@ def writes(node: Node) -> bool:
 def may_be_view(node: Node) -> bool:
     """Whether a result may lie in the memory of an argument."""
     target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or target.namespace not in ("aten", "cornu"):
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace not in ("aten", "cornu", "mkldnn"):
         return True
     name = target._schema.name
     if name.endswith(("reshape", "contiguous", "_to_copy", "to", "_unsafe_view")):
