@@ -22,13 +22,15 @@ def read(path: Path) -> dict[str, Any]:
 def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """The old results with those of a new run put in their place.
 
-    A workload of which the new run has a part only keeps the rest; its `run` then names both.
+    A workload or curve of which the new run has a part only keeps the rest; its `run` then names both.
     """
     found = {**old, **{key: value for key, value in new.items() if key not in ("runs", "workloads", "curves")}}
     found["workloads"] = dict(old["workloads"])
     for name, section in new["workloads"].items():
         found["workloads"][name] = _section(old["workloads"].get(name), section)
-    found["curves"] = {**old["curves"], **new["curves"]}
+    found["curves"] = dict(old["curves"])
+    for name, curve in new["curves"].items():
+        found["curves"][name] = _curve(old["curves"].get(name), curve)
     used = json.dumps([value for key, value in found.items() if key != "runs"])
     found["runs"] = {when: run for when, run in {**old["runs"], **new["runs"]}.items() if when in used}
     return found
@@ -49,6 +51,17 @@ def _section(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
         name for what, by in old["figures"].items() for name in by if name not in new["figures"].get(what, {})
     ]  # fmt: skip
     if kept and old["run"] != new["run"]:
+        found["run"] = f"{new['run']}, and in part {old['run']}"
+    return found
+
+
+def _curve(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+    if old is None:
+        return new
+    seen = {*new["points"], *new["failed"]}
+    kept = {key: {name: row for name, row in old[key].items() if name not in seen} for key in ("points", "failed")}
+    found = {**new, **{key: {**rows, **new[key]} for key, rows in kept.items()}}
+    if any(kept.values()) and old["run"] != new["run"]:
         found["run"] = f"{new['run']}, and in part {old['run']}"
     return found
 

@@ -170,6 +170,12 @@ def test_record_keeps_what_was_not_measured_again():
     assert section["figures"]["step"] == FIGURES
     assert "later" in section["run"] and RUN in section["run"]
     assert set(merged["runs"]) == {"later", RUN} and merged["once"] == RESULTS["once"]
+    curve = {"points": {"cornu/torch": {"300": 0.02}}, "failed": {"cornu/jax": "late"}, "run": "later"}
+    merged = merge(RESULTS, {"runs": {"later": {}}, "workloads": {}, "curves": {"growth": curve}})["curves"]
+    assert merged["growth"]["points"] == {"cornu/torch": {"300": 0.02}, "keras/jax": {"300": 0.3}}
+    assert merged["growth"]["failed"] == {"cornu/jax": "late"}
+    assert "later" in merged["growth"]["run"] and RUN in merged["growth"]["run"]
+    assert merged["layers_build"] == RESULTS["curves"]["layers_build"]
 
 
 def test_disagreement_is_seen():
