@@ -57,7 +57,6 @@ class Engine(Interpreter):
         traces: whether `compile` runs a function once on stand-ins, rather than at every call.
         loops: whether steps in a compiled loop cost less than the same steps compiled one by one.
         reuses: whether a compiled function may reuse the memory of the values it is given (`donate`).
-        places_host_arrays: whether what `from_host` gives is a place already.
         keeps_memory: whether the process keeps freed memory; `None` if the engine has not asked for it.
     """
 
@@ -71,7 +70,6 @@ class Engine(Interpreter):
     traces = False
     loops = False
     reuses = False
-    places_host_arrays = False
     keeps_memory: bool | None = None
 
     # ------------------------------------------------ what each engine says
@@ -268,6 +266,10 @@ class Engine(Interpreter):
         By default a copy: a value in memory of its own.
         """
         return self.copy(value)
+
+    def place_host(self, value: np.ndarray) -> Any:
+        """A place that holds what a host array does, to which nobody writes as long as the place is used."""
+        return self.place(self.from_host(value))
 
     def put(self, place: Any, value: Any) -> Any:
         """The place with another value in it: the engine's or a host array, and nobody else's."""

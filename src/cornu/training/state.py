@@ -71,10 +71,11 @@ class State:
 
     def own(self, value: Any) -> Any:
         """A value as one that may stand in `values`."""
-        found = self.engine.from_any(value)
-        if not self.reused or (type(value) is np.ndarray and self.engine.places_host_arrays):
-            return found
-        return self.engine.place(found)
+        if not self.reused:
+            return self.engine.from_any(value)
+        if type(value) is np.ndarray:
+            return self.engine.place_host(value)
+        return self.engine.place(self.engine.from_any(value))
 
     def copies(self) -> list[Any]:
         """The values as they are now, which later steps leave alone."""

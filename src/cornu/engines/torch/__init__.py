@@ -24,6 +24,7 @@ from cornu.engines.torch.arrays import (
     in_trace,
     is_known_number,
     is_stand_in,
+    lent_place,
     outside_traces,
     to_host,
     together,
@@ -47,7 +48,6 @@ class TorchEngine(Engine):
     table = TABLE
     traces = True
     reuses = True
-    places_host_arrays = True
 
     def __init__(self) -> None:
         self.keeps_memory = keep_freed(GLIBC_LIMIT)
@@ -143,6 +143,10 @@ class TorchEngine(Engine):
     def lend(self, value: Any) -> Any:
         """A host array's own memory as a tensor, on a CPU."""
         return torch.from_numpy(value) if can_be_lent(value) else self.feed(value)
+
+    def place_host(self, value: np.ndarray) -> Any:
+        """A tensor; a large one in the array's memory, which a traced function that writes leaves first."""
+        return lent_place(value) if can_be_lent(value) else from_host(value)
 
     def peek(self, value: Any) -> np.ndarray:
         """The tensor's own memory, on a CPU."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import weakref
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,14 @@ from cornu.core.errors import UnsupportedError
 
 __all__ = [
     "DTYPES", "NeedsValue", "broadcast_shape", "can_be_lent", "constant_of", "device", "from_host", "in_trace",
-    "is_known_number", "is_stand_in", "outside_traces", "to_host", "together",
+    "is_known_number", "is_stand_in", "lent_place", "outside_traces", "own_places", "to_host", "together",
 ]  # fmt: skip
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in dtypes.ALL}
 
 _LENT = frozenset(map(np.dtype, ("float32", "float64", "int32", "int64", "uint8", "bool")))
 _LARGE = 1 << 18  # bytes from which on a copy is shared between threads
+_lent: dict[int, Any] = {}  # by their ids, weak references to the places that lie in somebody else's memory
 _BFLOAT16 = dtypes.numpy_dtype("bfloat16")
 
 
@@ -119,6 +121,23 @@ def can_be_lent(value: Any) -> bool:
         return False
     flags = value.flags
     return flags.c_contiguous and flags.writeable and device().type == "cpu" and not in_trace()
+
+
+def lent_place(value: np.ndarray) -> Any:
+    """A host array that can be lent, as a tensor that `own_places` copies before it is written to."""
+    if value.nbytes < _LARGE:
+        return from_host(value)
+    place = torch.from_numpy(value)
+    number = id(place)
+    _lent[number] = weakref.ref(place, lambda _: _lent.pop(number, None))
+    return place
+
+
+def own_places(places: list[Any], count: int) -> list[Any]:
+    """Tensors of which the first ones may be written to: lent memory is copied."""
+    if not _lent:
+        return places
+    return [place.clone() if i < count and id(place) in _lent else place for i, place in enumerate(places)]
 
 
 def _copied(value: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from cornu.core.errors import EngineError
 from cornu.engines.compiled import Compiled
 from cornu.engines.torch import inductor
-from cornu.engines.torch.arrays import NeedsValue, is_stand_in
+from cornu.engines.torch.arrays import NeedsValue, is_stand_in, own_places
 from cornu.engines.torch.beforehand import split
 from cornu.engines.torch.launches import launched
 from cornu.engines.torch.pieces import written_out
@@ -68,6 +68,7 @@ class Traced:
     Args:
         body: the graph as a Python function of a list of tensors without gaps in memory.
         graph: the graph, if some of its arguments may be given beforehand.
+        donated: to how many of the first tensors it may write.
 
     Attributes:
         eager_because: `None`.
@@ -75,16 +76,17 @@ class Traced:
 
     eager_because: str | None = None
 
-    def __init__(self, body: Flat, graph: GraphModule | None = None) -> None:
+    def __init__(self, body: Flat, graph: GraphModule | None = None, donated: int = 0) -> None:
         self.body = body
         self.graph = graph
+        self.donated = donated
         self._split: dict[int, tuple[Flat, Flat]] = {}  # by how many arguments are given beforehand
 
     def __call__(self, values: list[Any]) -> list[Any]:
         before = torch.is_grad_enabled()
         torch._C._set_grad_enabled(False)
         try:
-            return self.body(_without_gaps(values))
+            return self.body(_without_gaps(own_places(values, self.donated) if self.donated else values))
         finally:
             torch._C._set_grad_enabled(before)
 
@@ -221,7 +223,7 @@ def _traced(function: Flat, values: list[Any], donated: int, thorough: bool) -> 
         reuse(graph_module, donated)
         body = inductor.compiled(graph_module, values) if thorough else program(graph_module)
         run = launched(body, values, donated)
-        return Traced(run, graph_module if run is body and not thorough and not donated else None)
+        return Traced(run, graph_module if run is body and not thorough and not donated else None, donated)
 
 
 def _graph(function: Flat, values: list[Any], thorough: bool) -> Any:
