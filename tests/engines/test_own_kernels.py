@@ -1,7 +1,9 @@
 """Ops for which engines have a way of their own: it agrees with the composed op, and is taken only where it may be."""
 
 import contextlib
+import functools
 import gc
+import itertools
 import subprocess
 import sys
 
@@ -568,6 +570,27 @@ def test_jax_kernel_gradients_use_all_cores(monkeypatch, strides, alone):
     for cores, way in ((1, alone), (2, "xla"), (64, "xla")):
         monkeypatch.setattr(choice, "cores", lambda cores=cores: cores)
         assert choice.usual("convolution_kernel_gradient", shapes, "float32", static) == way
+
+
+def test_jax_traces_hold_lax_s_own_operations():
+    """And give what the functions of `jax.numpy` give to values: NaN, infinities, zeros and broadcasting included."""
+    table = cornu.engines.get("jax").table
+    x = jnp.asarray([[np.nan, -np.inf, np.inf, -0.0], [0.0, 1.5, -2.0, 3.0]])
+    row, column, scalar = x[1], x[:, 3:], jnp.asarray(2.0)
+    cases = [(name, (x,)) for name in ("exp", "sqrt", "negative", "abs", "floor", "isfinite", "relu")]
+    names = ("add", "subtract", "multiply", "divide", "maximum", "minimum", "equal", "less_equal", "greater")
+    cases += [(name, pair) for name in names for pair in ((x, x), (x, row), (row, x), (column, row), (x, scalar))]
+    cases += [("matmul", (x, x.T)), ("matmul", (x[None], x.T)), ("choose", (x > 0, x, -x))]
+    for name, given in cases:
+        run = lambda *values, name=name: table[name](*values)
+        assert not {"jit", "pjit", "custom_jvp_call"} & {str(e.primitive) for e in jax.make_jaxpr(run)(*given).eqns}
+        np.testing.assert_array_equal(jax.jit(run)(*given), run(*given), name)
+    for name, axis, keepdims in itertools.product(("sum", "max", "min"), (None, 1, (0, -1), ()), (True, False)):
+        run = functools.partial(table[name], axis=axis, keepdims=keepdims)
+        np.testing.assert_array_equal(jax.jit(run)(x), run(x), name)
+    slope = jax.grad(lambda value: table["relu"](value).sum())
+    np.testing.assert_array_equal(slope(row), [0, 1, 0, 1])
+    np.testing.assert_array_equal(jax.jit(slope)(row), [0, 1, 0, 1])
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])

@@ -20,6 +20,7 @@ from cornu.engines.jax import measured
 from cornu.engines.jax.choice import WAYS
 from cornu.engines.jax.compiling import jitted
 from cornu.engines.jax.convolution import result_space
+from cornu.engines.jax.placed import is_placed
 
 __all__ = ["TABLE"]
 
@@ -43,15 +44,6 @@ def _by_xla(name: str, *arrays: Any, **static: Any) -> Any:
 def _on_cpu(name: str, *arrays: Any, **static: Any) -> Any:
     way = measured.way(name, [array.shape for array in arrays], arrays[0].dtype.name, static)
     return _compute(name, way, *arrays, **static)
-
-
-def _is_placed(array: Any) -> bool:
-    """Whether an array's type says where its parts are: inside `shard_map`, or on a mesh of explicit axes.
-
-    What that makes of an operation only JAX's own functions know.
-    """
-    sharding = jax.typeof(array).sharding
-    return bool(sharding.mesh.manual_axes) or any(axis is not None for axis in sharding.spec)
 
 
 def _fixed(value: Any) -> Any:
@@ -87,7 +79,7 @@ def _primitive(name: str, shape: Callable[..., Any]) -> Primitive:
 
     def call(*values: Any, **static: Any) -> Any:
         arrays = [jnp.asarray(value) for value in values]
-        if any(_is_placed(array) for array in arrays):
+        if any(map(is_placed, arrays)):
             return _by_xla(name, *arrays, **static)
         return primitive.bind(*arrays, **{key: _fixed(value) for key, value in static.items()})
 

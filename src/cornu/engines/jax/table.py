@@ -11,6 +11,7 @@ from jax.extend.random import threefry2x32_p
 from cornu.core import dtypes, tree
 from cornu.engines.jax import normalization, primitives, recurrent
 from cornu.engines.jax.again import again
+from cornu.engines.jax.direct import direct
 from cornu.ops import control
 from cornu.ops._declare import host_array
 
@@ -88,6 +89,9 @@ TABLE |= {
     "dot_general": lambda x1, x2, contract, batch: lax.dot_general(x1, x2, (contract, batch)),
     "threefry2x32": lambda k1, k2, x1, x2: _threefry(k1, k2, x1, x2),
 }
+
+
+TABLE |= direct(TABLE)
 
 
 def _threefry(k1: Any, k2: Any, x1: Any, x2: Any) -> Any:
