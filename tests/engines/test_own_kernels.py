@@ -577,7 +577,7 @@ def test_jax_traces_hold_lax_s_own_operations():
     table = cornu.engines.get("jax").table
     x = jnp.asarray([[np.nan, -np.inf, np.inf, -0.0], [0.0, 1.5, -2.0, 3.0]])
     row, column, scalar = x[1], x[:, 3:], jnp.asarray(2.0)
-    cases = [(name, (x,)) for name in ("exp", "sqrt", "negative", "abs", "floor", "isfinite", "relu")]
+    cases = [(name, (x,)) for name in ("exp", "sqrt", "negative", "abs", "floor", "isfinite")]
     names = ("add", "subtract", "multiply", "divide", "maximum", "minimum", "equal", "less_equal", "greater")
     cases += [(name, pair) for name in names for pair in ((x, x), (x, row), (row, x), (column, row), (x, scalar))]
     cases += [("matmul", (x, x.T)), ("matmul", (x[None], x.T)), ("choose", (x > 0, x, -x))]
@@ -588,9 +588,6 @@ def test_jax_traces_hold_lax_s_own_operations():
     for name, axis, keepdims in itertools.product(("sum", "max", "min"), (None, 1, (0, -1), ()), (True, False)):
         run = functools.partial(table[name], axis=axis, keepdims=keepdims)
         np.testing.assert_array_equal(jax.jit(run)(x), run(x), name)
-    slope = jax.grad(lambda value: table["relu"](value).sum())
-    np.testing.assert_array_equal(slope(row), [0, 1, 0, 1])
-    np.testing.assert_array_equal(jax.jit(slope)(row), [0, 1, 0, 1])
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])

@@ -99,16 +99,6 @@ def _choose(usual: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _relu(usual: Callable[..., Any]) -> Callable[..., Any]:
-    def run(x: Any) -> Any:
-        if not _is_traced(x):
-            return usual(x)
-        zero = lax.full_like(x, 0)
-        return lax.select(lax.le(x, zero), zero, x)  # NaN stays; no gradient at 0
-
-    return run
-
-
 def direct(table: Table) -> Table:
     """The entries of a table that have a shorter way in a trace."""
     return {
@@ -117,5 +107,4 @@ def direct(table: Table) -> Table:
         **{name: _reduced(table[name], own) for name, own in _REDUCED.items()},
         "matmul": _matmul(table["matmul"]),
         "choose": _choose(table["choose"]),
-        "relu": _relu(table["relu"]),
     }
