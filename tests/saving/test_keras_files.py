@@ -10,6 +10,7 @@ import pytest
 import cornu
 from cornu import layers, ops
 from cornu.core.errors import CornuError, SavingError, UnsupportedError
+from cornu.saving import state
 
 DATA = Path(__file__).parent.parent / "data" / "formats"
 RNG = np.random.default_rng(0)
@@ -195,6 +196,16 @@ def _random_weights(model):
 
 def _leaves(value):
     return [value[key] for key in sorted(value)] if isinstance(value, dict) else [value]
+
+
+def test_paths_in_files_do_not_hang_on_where_lists_lie_in_memory():
+    """A nested model's list of layers is made anew for each look; the next one may get the memory of the last."""
+    model, _ = _nested()
+    expected = [path for path, item in state.walk(model) if state.own_variables(item)]
+    assert expected == ["layers/functional/layers/dense", "layers/sequential/layers/dense"]
+    for _ in range(300):
+        model, _ = _nested()
+        assert [path for path, item in state.walk(model) if state.own_variables(item)] == expected
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -71,13 +71,13 @@ def _attributes(owner: Any) -> Iterator[tuple[str, Any]]:
 
 def walk(root: Any) -> Iterator[tuple[str, Any]]:
     """Every object with variables of its own, each once, with its path in a file."""
-    seen: set[int] = set()
+    seen: dict[int, Any] = {}  # kept, since an object made for one look may lie where the last one's lay
     pending: list[tuple[str, Any]] = [("", root)]
     while pending:
         path, item = pending.pop()
         if id(item) in seen:
             continue
-        seen.add(id(item))
+        seen[id(item)] = item
         if isinstance(item, _SAVEABLE):
             yield path, item
             children = [(f"{path}/{name}" if path else name, value) for name, value in _attributes(item)]
