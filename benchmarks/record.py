@@ -50,9 +50,7 @@ def _section(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
     kept = [
         name for what, by in old["figures"].items() for name in by if name not in new["figures"].get(what, {})
     ]  # fmt: skip
-    if kept and old["run"] != new["run"]:
-        found["run"] = f"{new['run']}, and in part {old['run']}"
-    return found
+    return found if not kept else {**found, "run": _both_runs(old, new)}
 
 
 def _curve(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
@@ -61,9 +59,11 @@ def _curve(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
     seen = {*new["points"], *new["failed"]}
     kept = {key: {name: row for name, row in old[key].items() if name not in seen} for key in ("points", "failed")}
     found = {**new, **{key: {**rows, **new[key]} for key, rows in kept.items()}}
-    if any(kept.values()) and old["run"] != new["run"]:
-        found["run"] = f"{new['run']}, and in part {old['run']}"
-    return found
+    return found if not any(kept.values()) else {**found, "run": _both_runs(old, new)}
+
+
+def _both_runs(old: dict[str, Any], new: dict[str, Any]) -> str:
+    return new["run"] if old["run"] == new["run"] else f"{new['run']}, and in part {old['run']}"
 
 
 def write(path: Path, text: str) -> None:

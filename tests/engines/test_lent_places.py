@@ -14,7 +14,7 @@ from cornu.engines.torch import arrays, tracing  # noqa: E402
 from cornu.training.state import State  # noqa: E402
 
 ENGINE = cornu.engines.get("torch")
-SIZE = arrays._LARGE  # bytes enough for float32 numbers of half as many bytes each
+SIZE = arrays._LARGE  # numbers: more bytes than an array that is lent must have
 
 
 @pytest.fixture(autouse=True)

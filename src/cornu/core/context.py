@@ -55,7 +55,7 @@ def chosen_engine() -> Any:
 
 
 class Block:
-    """A block in which a context variable has a value; a third of the time of a generator's, which ops feel."""
+    """A block in which a context variable has a value; half the time of a generator's, which ops feel."""
 
     __slots__ = ("token", "value", "variable")
 

@@ -1,7 +1,7 @@
 """Imports TensorFlow, quietly and without Keras; to be imported before anything of it.
 
 The last thing TensorFlow does when it is imported is to load Keras where it finds it, and with it pandas and
-scikit-learn: half of the time and 110 MB. `tf.keras` loads it later in any case, if somebody asks for that.
+scikit-learn: a third of the time and 110 MB. `tf.keras` loads it later in any case, if somebody asks for that.
 """
 
 import importlib.abc
