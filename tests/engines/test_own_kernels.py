@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 import cornu
 from cornu import ops
@@ -23,6 +24,7 @@ from cornu.engines.torch.in_place import in_place
 from cornu.engines.torch.simplify import simplify
 from cornu.layers.recurrent import whole
 from cornu.ops._declare import operator
+from on_gpu import near
 
 rng = np.random.default_rng(0)
 
@@ -207,7 +209,7 @@ def test_dropout_and_backwards_are_those_of_the_loop(monkeypatch, engine, name):
     as_one = run()
     monkeypatch.setattr(cornu.layers.recurrent.base, "is_standard", lambda *given: False)
     for a, b in zip(as_one, run(), strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
+        np.testing.assert_allclose(a, b, **near(2e-5, 2e-6))
 
 
 @pytest.mark.parametrize(("name", "gates", "states"), [("lstm", 4, 2), ("gru", 3, 1)])
@@ -414,7 +416,7 @@ def test_torch_has_kernels_that_agree_with_the_composed_ops(case):
 
 
 def test_torch_attention_is_one_operator_in_a_trace():
-    torch, engine = pytest.importorskip("torch"), cornu.engines.get("torch")
+    engine = cornu.engines.get("torch")
     with torch.device("cpu"):
         values = [engine.from_host(array) for array in heads((1, 160, 2, 4))]
 
@@ -459,9 +461,10 @@ def test_torch_reuses_only_memory_that_nobody_reads():
         yield ops.add(ops.negative(first), second), ops.sqrt(second)
 
     run = lambda values: [part for case in cases(*values) for part in case]
-    values = [engine.from_host(array) for array in arrays]
-    for a, b in compiled_and_eager(engine, run, values):
-        np.testing.assert_array_equal(a, b)
+    with torch.device("cpu"):  # where joining a product and a sum into one call changes no bit
+        values = [engine.from_host(array) for array in arrays]
+        for a, b in compiled_and_eager(engine, run, values):
+            np.testing.assert_array_equal(a, b)
     for value, array in zip(values, arrays, strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(value), array)
     graph = tracing._graph(run, values, False)
@@ -500,7 +503,7 @@ def test_torch_products_add_their_biases():
 
 def test_torch_looks_positions_up_in_one_op():
     """In a trace too, and gives what is wrong as ever: `NaN`, in a trace as out of it."""
-    torch, engine = pytest.importorskip("torch"), cornu.engines.get("torch")
+    engine = cornu.engines.get("torch")
     run = lambda values: [ops.take(values[0], values[1], axis=0)]
     with torch.device("cpu"):
         table = engine.from_host(floats(5, 3))
@@ -672,7 +675,6 @@ def test_jax_copies_and_looks_at_many_values_at_once_where_they_are_not_on_the_h
 
 def test_torch_updates_of_large_tables_keep_gradients_of_zeros():
     """Memory of zeros stands for the gradient of a table of which a step reads some rows; a step that fails spoils none."""
-    torch = pytest.importorskip("torch")
     ids = rng.integers(0, 900, (5, 4, 3)).astype("int32")
     targets = floats(5, 4, 1)
 

@@ -41,9 +41,10 @@ FLOORS = {
     "cli": 10,
     "__main__": 11,
 }
-# Libraries that may be imported inside a function: engines, and what an extra brings or a user may have.
+# Libraries that may be imported inside a function: engines, what an extra brings or a user may have, and
+# `importlib.metadata`, which takes longer to import than `import cornu`.
 LATE = {
-    "h5py", "ml_dtypes", "PIL", "pandas", "polars", "narwhals", "torch", "tensorflow", "jax", "rich", "scipy", "tensorboardX",
+    "importlib", "h5py", "ml_dtypes", "PIL", "pandas", "polars", "narwhals", "torch", "tensorflow", "jax", "rich", "scipy", "tensorboardX",
 }  # fmt: skip
 # Only engines, and what puts Cornu into their libraries, import engines.
 ENGINE_LIBRARIES = {"jax", "jaxlib", "torch", "tensorflow", "pytensor", "onnxruntime"}

@@ -14,6 +14,7 @@ from cornu.core.context import engine_in_force
 from cornu.core.errors import ArgumentError, ShapeError
 from cornu.layers import GRU, LSTM, BatchNormalization, Conv2D, Dense, Dropout, Flatten, Input, Layer
 from cornu.layers.recurrent import Bidirectional, Masking, TimeDistributed, Wrapper
+from on_gpu import near
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(3, 5, 4)).astype("float32")
@@ -69,7 +70,7 @@ def judge(index):
 
 
 def close(ours, theirs):
-    np.testing.assert_allclose(ops.convert_to_numpy(ours), theirs, rtol=2e-5, atol=3e-6)
+    np.testing.assert_allclose(ops.convert_to_numpy(ours), theirs, **near(2e-5, 3e-6))
 
 
 def short(path):

@@ -13,6 +13,7 @@ import cornu.ops.random
 from cornu.autodiff.rules import NO_GRADIENT, RULES
 from cornu.core import dtypes, tree
 from cornu.ops._declare import all_ops, operator, to_spec
+from on_gpu import near
 
 by_case = pytest.mark.parametrize("case", CASES, ids=[c.name for c in CASES])
 
@@ -24,12 +25,12 @@ def host(value):
 def close(found, wanted, case, rtol=None):
     found, wanted = tree.leaves(host(found)), jax.tree.leaves(wanted)
     assert len(found) == len(wanted)
+    rtol, atol = rtol or case.rtol, case.atol
+    tolerances = near(rtol, atol) if case.op in ("gru", "lstm") else {"rtol": rtol, "atol": atol}
     for a, b in zip(found, wanted, strict=True):
         b = np.asarray(b)
         assert a.shape == b.shape, f"{case.name}: shape {a.shape}, expected {b.shape}"
-        np.testing.assert_allclose(
-            a.astype("float64"), b.astype("float64"), rtol=rtol or case.rtol, atol=case.atol, err_msg=case.name
-        )
+        np.testing.assert_allclose(a.astype("float64"), b.astype("float64"), err_msg=case.name, **tolerances)
 
 
 def test_every_op_has_a_record():
@@ -414,7 +415,9 @@ def test_functions_equal_keras(name, args, static, engine):
     for a, b in zip(found, judge, strict=True):
         if name not in ("ndim", "size"):
             assert dtypes.standardize_dtype(a.dtype) == keras.backend.standardize_dtype(b.dtype)
-        np.testing.assert_allclose(a, np.asarray(b), rtol=1e-5, atol=1e-6)
+        assert np.shape(a) == np.shape(b)
+        if name != "empty_like":  # what lies in new memory is anything
+            np.testing.assert_allclose(a, np.asarray(b), rtol=1e-5, atol=1e-6)
 
 
 def test_linspace_of_arrays_under_compile():

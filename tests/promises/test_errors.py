@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import pytest
 import cornu
 from cornu import Input, Model, layers, ops
 from cornu.core import errors
-from cornu.engines import registry
+from cornu.engines import registry, versions
 
 HERE = __file__
 
@@ -409,6 +411,20 @@ def test_an_engine_that_is_not_installed(monkeypatch):
     assert type(caught.value) is errors.MissingEngineError
     for part in ("'abacus'", "abacus_library", "pip install 'cornu[abacus]'", HERE):
         assert part in str(caught.value)
+
+
+def test_an_engine_whose_library_is_too_old(monkeypatch):
+    required = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    for library, least in versions.LEAST.items():
+        assert any(f"{library}>={least}" in extra for extra in required["optional-dependencies"].values())
+    monkeypatch.setattr(registry, "_loaded", {})
+    assert "onnxruntime" in registry.available()
+    for least, late in (("1.999", True), ("999", True), ("1.0", False), ("0.9999", False)):
+        monkeypatch.setitem(versions.LEAST, "onnxruntime", least)
+        assert ("onnxruntime" not in registry.available()) == late
+        if late:
+            with pytest.raises(errors.MissingEngineError, match=f"onnxruntime {least} or newer: version 1"):
+                _small().predict(ONES, engine="onnxruntime", verbose=0)
 
 
 def test_a_mistake_in_a_graph_is_found_where_the_line_was_written():

@@ -1,38 +1,20 @@
 """What is installed, and on what machine: found without importing an engine."""
 
 import functools
-import importlib.metadata
-import importlib.util
 import os
 import platform
 from pathlib import Path
 
 from cornu.engines.registry import ENGINES
+from cornu.engines.versions import version_of
 
-__all__ = ["THREADS", "cores", "engine_versions", "machine", "processor", "threads", "version_of"]
+__all__ = ["THREADS", "cores", "engine_versions", "machine", "processor", "threads"]
 
 # Environment variables that say how many threads an engine takes, what it may use of the machine, or how it compiles.
 THREADS = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "TF_NUM_INTRAOP_THREADS",
     "TF_NUM_INTEROP_THREADS", "XLA_FLAGS", "PYTENSOR_FLAGS", "JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES",
 )  # fmt: skip
-
-
-@functools.cache
-def version_of(library: str) -> str | None:
-    """The version of an importable library, from what its installer left; `None` if there is no such library.
-
-    Args:
-        library: the name it is imported by; its distribution may have another (`tensorflow-cpu`).
-    """
-    try:
-        return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError:
-        pass
-    if importlib.util.find_spec(library) is None:
-        return None
-    found = importlib.metadata.packages_distributions().get(library)
-    return importlib.metadata.version(found[0]) if found else "of unknown version"
 
 
 def engine_versions() -> dict[str, str | None]:

@@ -15,6 +15,7 @@ import numpy as np
 from cornu.core import context
 from cornu.core.errors import EngineError, MissingEngineError, near_miss
 from cornu.engines import compile_cache
+from cornu.engines.versions import LEAST, too_old
 from cornu.ops import _declare
 
 __all__ = ["available", "default_engine", "engine", "engines", "get", "set_engine"]
@@ -67,13 +68,16 @@ def get(name: Any) -> Any:
             try:
                 if importlib.util.find_spec(library) is None:
                     raise ModuleNotFoundError(f"No module named {library!r}", name=library)
+                if (old := too_old(library)) is not None:
+                    raise ImportError(f"version {old} is installed", name=library)
                 made = import_undrawn(module).ENGINE  # which imports the library
             except ImportError as error:
                 if (error.name or "").startswith("cornu"):
                     raise
                 install = f"pip install 'cornu[{extra}]'" if extra else f"pip install {library}"
+                least = f" {LEAST[library]} or newer" if library in LEAST else ""
                 raise MissingEngineError(
-                    f"engine {name!r} needs {library}: {error}", "it installed", install
+                    f"engine {name!r} needs {library}{least}: {error}", "it installed", install
                 ) from error
             _loaded[name] = made
             _declare.forget_types()
@@ -123,8 +127,9 @@ def engines() -> list[str]:
 
 
 def available() -> list[str]:
-    """The names of the engines whose library is installed (found without importing it)."""
-    return [name for name, (_, library, _) in ENGINES.items() if importlib.util.find_spec(library) is not None]
+    """The names of the engines whose library is installed, and new enough (found without importing it)."""
+    libraries = {name: library for name, (_, library, _) in ENGINES.items()}
+    return [n for n, library in libraries.items() if importlib.util.find_spec(library) and not too_old(library)]
 
 
 def default_engine() -> Any:

@@ -10,8 +10,9 @@ from typing import Any
 
 from cornu.core.errors import EngineError
 from cornu.engines import cache, compile_cache, registry
-from cornu.engines.installed import THREADS, cores, engine_versions, processor, threads, version_of
+from cornu.engines.installed import THREADS, cores, engine_versions, processor, threads
 from cornu.engines.probe import probe
+from cornu.engines.versions import version_of
 
 __all__ = ["examine", "render"]
 

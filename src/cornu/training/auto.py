@@ -24,7 +24,8 @@ from cornu.core import tree
 from cornu.engines import cache
 from cornu.engines import registry as engines
 from cornu.engines.auto import Auto
-from cornu.engines.installed import engine_versions, machine, threads, version_of
+from cornu.engines.installed import engine_versions, machine, threads
+from cornu.engines.versions import version_of
 from cornu.layers._native import Native, bound_engine
 from cornu.training.data import Source
 from cornu.training.fingerprint import batch_of, fingerprint, key_of
