@@ -501,6 +501,43 @@ def test_torch_products_add_their_biases():
     assert sorted(node.args[2] is not None for node in convolutions) == [False, True, True]
 
 
+def test_torch_picks_log_probabilities_without_an_array_of_zeros():
+    """The gradient of a large sparse crossentropy: as op by op, also where a label names no class."""
+    engine = cornu.engines.get("torch")
+    labels = rng.integers(0, 1500, (3, 40)).astype("int32")
+    labels[0, :3] = -1, 1500, 1499
+
+    def run(values):
+        losses = lambda logits: ops.sparse_categorical_crossentropy(values[1], logits, from_logits=True)
+        seen = lambda logits: ops.sum(ops.where(ops.isnan(losses(logits)), 0.0, ops.square(losses(logits))))
+        return [*engine.value_and_grad(lambda given: (seen(given[0]), None))(values[:1])[1], losses(values[0])]
+
+    with torch.device("cpu"):
+        values = [engine.from_host(array) for array in (floats(3, 40, 1500), labels)]
+        pairs = compiled_and_eager(engine, run, values)
+        graph = tracing._graph(run, values, False)
+    for a, b in pairs:
+        assert np.abs(a[np.isfinite(a)]).max() > 1
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+    simplify(graph)
+    targets = [str(node.target) for node in graph.graph.nodes]
+    assert "aten.exp.default" in targets and "aten._log_softmax_backward_data.default" not in targets
+    assert "aten.new_zeros.default" not in targets
+
+
+@pytest.mark.parametrize("name", ["argmax", "argmin"])
+def test_torch_finds_places_in_large_arrays(name):
+    """The first of equal elements, and of NaN, along each axis, as NumPy does."""
+    x = rng.integers(-3, 4, (7, 30, 50)).astype("float32")
+    x[3, 4, [5, 9]] = np.nan
+    for array in (x, x.astype("float16"), np.nan_to_num(x).astype("int32"), np.nan_to_num(x) > 0):
+        for axis in (0, 1, -1):
+            with cornu.engine("torch"):
+                found = ops.convert_to_numpy(getattr(ops, name)(array, axis=axis, keepdims=True))
+            assert found.dtype == np.int32
+            np.testing.assert_array_equal(found, getattr(np, name)(array, axis=axis, keepdims=True))
+
+
 def test_torch_looks_positions_up_in_one_op():
     """In a trace too, and gives what is wrong as ever: `NaN`, in a trace as out of it."""
     engine = cornu.engines.get("torch")

@@ -11,8 +11,10 @@ import pytest
 
 import cornu
 from cornu import Input, Model, layers
-from cornu.core.errors import NonFiniteError
+from cornu.core import tree
+from cornu.core.errors import DataError, NonFiniteError
 from cornu.engines import registry
+from cornu.training.data import as_source
 
 X = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
 Y = (X[:, :2] * 2).astype("float32")
@@ -319,3 +321,50 @@ def test_short_steps_come_to_be_taken_together():
     assert not any(key[0] == "several" for key in alone._cache if isinstance(key, tuple))
     assert first.history["loss"][0] == pytest.approx(second.history["loss"][0], rel=1e-3)
     assert int(together.optimizer.iterations.numpy()) == int(alone.optimizer.iterations.numpy()) == 9 * 160
+
+
+ROWS = {
+    "float64": X[:16].astype("float64"),
+    "float32": X[:16],
+    "int64": np.arange(16),
+    "int32": np.arange(16, dtype="int32"),
+    "bool": X[:16] > 0,
+    "other bytes": X[:16].astype(">f4"),
+    "numbers": X[:16].tolist(),
+    "several": {"b": X[:16].astype("float64"), "a": np.arange(16, dtype="int32")},
+    "several as they are": [X[:16], np.arange(16, dtype="int32")],
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("y", ROWS)
+@pytest.mark.parametrize("x", [name for name in ROWS if name != "none"])
+def test_one_batch_is_what_a_source_gives(x, y):
+    """Whether arrays come as they are or have to be cast first."""
+    x, y = ROWS[x], ROWS[y]
+    found = network()._one_batch(x, y, None, None, "train_on_batch")
+    wanted = as_source(x, y, None, batch_size=100, shuffle=False, what="train_on_batch").peek()
+    assert tree.same_structure(found, wanted) and len(tree.leaves(found)[0]) == 16
+    for a, b in zip(tree.leaves(found), tree.leaves(wanted), strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert a.dtype == b.dtype and a.dtype.isnative
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("x", "y"), [(X[:4], Y[:3]), (X[:0], Y[:0]), (X[0, 0], Y[:1]), (X[:2], np.array(["a", "b"]))])
+def test_what_is_no_batch_is_refused(x, y):
+    with pytest.raises(DataError):
+        network().train_on_batch(x, y)
+
+
+def test_a_list_of_numbers_is_one_batch():
+    """Of all its rows."""
+    as_arrays, as_lists = network(), network()
+    for _ in range(2):
+        wanted = as_arrays.train_on_batch(X[:16], Y[:16])
+        np.testing.assert_allclose(as_lists.train_on_batch(X[:16].tolist(), Y[:16].tolist()), wanted, rtol=1e-6)
+    np.testing.assert_allclose(
+        as_lists.test_on_batch(X[:16].tolist(), Y[:16].tolist()), as_arrays.test_on_batch(X[:16], Y[:16]), rtol=1e-6
+    )
+    assert as_lists.predict_on_batch(X[:16].tolist()).shape == (16, 2)

@@ -16,7 +16,7 @@ from cornu.core.variable import Variable, read_all
 from cornu.engines import registry
 from cornu.engines.auto import Auto, default_budget
 from cornu.training import every_op
-from cornu.training.columns import standard
+from cornu.training.columns import is_standard
 from cornu.training.data import DEFAULT_BATCH_SIZE
 from cornu.training.forward import Direct, Forward, direct, joined
 
@@ -160,7 +160,7 @@ def keep(
     watched = model.run_eagerly or every_op.is_on()
     if not calls or key is None or watched or forward.assigns or not model._is_plain_graph():
         return
-    fitting = all(map(_is_fed_as_it_is, tree.leaves(x))) and all(value.ndim for value in tree.leaves(outputs))
+    fitting = all(map(is_standard, tree.leaves(x))) and all(value.ndim for value in tree.leaves(outputs))
     if not fitting or model._function.looks_at(x):
         return
     version = _version(model)
@@ -200,8 +200,3 @@ def _key(model: Any, x: Any, rows: int | None, engine: Any) -> Any:
         return parts, rows, model._engine(engine).name, None
     measured = asked if isinstance(asked, Auto) else Auto()
     return parts, rows, "auto", (measured.budget, measured.engines and tuple(measured.engines))
-
-
-def _is_fed_as_it_is(array: np.ndarray) -> bool:
-    """Whether an array comes to the step in its own dtype, whatever its elements are."""
-    return array.ndim > 0 and array.dtype != np.int64 and standard(array, False) is array

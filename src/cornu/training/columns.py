@@ -169,6 +169,13 @@ def standard(array: np.ndarray, is_weight: bool) -> np.ndarray:
     return array
 
 
+def is_standard(value: Any) -> bool:
+    """Whether a value is an array of rows in the dtype it should come in, whatever its elements are."""
+    if type(value) is not np.ndarray or not value.ndim or value.dtype.kind not in "biuf":
+        return False
+    return value.dtype != np.int64 and _wanted(value, False) is None
+
+
 class Column:
     """One array of many rows, and how to take some of them."""
 

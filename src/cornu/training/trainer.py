@@ -1,6 +1,8 @@
 """`Trainer`: what every model can do with data: compile, fit, evaluate, predict, and the steps they are made of."""
 
 import contextlib
+import math
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +15,7 @@ from cornu.core.errors import ArgumentError, BuildError, DataError
 from cornu.engines import registry as engines
 from cornu.ops._declare import shape_of
 from cornu.training import answers, auto, every_op
+from cornu.training.columns import is_standard
 from cornu.training.data import DEFAULT_BATCH_SIZE, Source, as_source
 from cornu.training.forward import Forward, joined
 from cornu.training.groups import limited
@@ -28,6 +31,8 @@ __all__ = ["Trainer"]
 _STEPS_ALONE, _FEWEST, _TOGETHER = 1000, 16, 64
 # Elements of a batch, times weights, that make a step which takes less time than handing it over.
 _SHORT = 1 << 22
+# A batch size that takes all rows there are.
+_ALL = sys.maxsize
 _NONE = Resident()
 
 
@@ -381,7 +386,7 @@ class Trainer(Steps):
             self.reset_metrics()
             logs = {name: scalar(value) for name, value in runner.train(self._step_number, batch, shared=True).items()}
             vars(self)["_step_number"] += 1
-            if not all(np.isfinite(value).all() for value in logs.values()):
+            if not all(map(_is_finite, logs.values())):
                 runner.settle()
         return _answer(logs, return_dict)
 
@@ -399,8 +404,7 @@ class Trainer(Steps):
 
     def predict_on_batch(self, x: Any, *, engine: Any = None) -> Any:
         """The outputs for one batch, as NumPy arrays."""
-        rows = max((shape_of(leaf)[0] for leaf in tree.leaves(x) if leaf is not None and shape_of(leaf)), default=1)
-        return self.predict(x, batch_size=rows, verbose=0, engine=engine)
+        return self.predict(x, batch_size=_ALL, verbose=0, engine=engine)
 
     @contextlib.contextmanager
     def _resident(self, engine: Any, training: bool) -> Iterator[Runner]:
@@ -426,12 +430,19 @@ class Trainer(Steps):
             state.release()
 
     def _one_batch(self, x: Any, y: Any, sample_weight: Any, class_weight: Any, what: str) -> Any:
-        rows = max((shape_of(leaf)[0] for leaf in tree.leaves(x) if leaf is not None and shape_of(leaf)), default=1)
+        if sample_weight is None and class_weight is None:
+            arrays = tree.leaves((x, y))
+            if all(map(is_standard, arrays)) and arrays[0].size and len({array.shape[0] for array in arrays}) == 1:
+                return x, y, None  # as a source would give them
         source = as_source(
-            x, y, sample_weight, batch_size=max(rows, 1), shuffle=False, class_weight=class_weight, what=what,
+            x, y, sample_weight, batch_size=_ALL, shuffle=False, class_weight=class_weight, what=what,
             output_names=self._known_output_names(),
         )  # fmt: skip
         return source.peek()
+
+
+def _is_finite(value: Any) -> bool:
+    return math.isfinite(value) if type(value) is float else bool(np.isfinite(value).all())
 
 
 def _is_batch(x: Any, batch_size: Any) -> bool:

