@@ -368,3 +368,45 @@ def test_a_list_of_numbers_is_one_batch():
         as_lists.test_on_batch(X[:16].tolist(), Y[:16].tolist()), as_arrays.test_on_batch(X[:16], Y[:16]), rtol=1e-6
     )
     assert as_lists.predict_on_batch(X[:16].tolist()).shape == (16, 2)
+
+
+class Remembering(layers.Layer):
+    """Keeps what it was called with last."""
+
+    def build(self, shape):
+        self.last = self.add_weight(shape=(16, 6), initializer="zeros", trainable=False, name="last")
+
+    def call(self, inputs, training=False):
+        if training:
+            self.last.assign(inputs)
+        return inputs
+
+
+@pytest.mark.parametrize("way", ["train_on_batch", "fit", "generator"])
+def test_batches_that_a_step_keeps_are_still_good_to_go_back_over(each_engine, way):
+    """What a variable was assigned is not the memory of a batch: neither the user's nor the one that is kept."""
+    data, targets = X.copy(), Y.copy()
+    batches = [(data[16 * i : 16 * i + 16], targets[16 * i : 16 * i + 16]) for i in range(4)]
+
+    def trained():
+        cornu.utils.set_random_seed(0)
+        x, memory = Input((6,)), Remembering()
+        model = Model(x, layers.Dense(2)(memory(x)))
+        model.compile(cornu.optimizers.SGD(0.1), "mse")
+        if way == "train_on_batch":
+            for i, batch in enumerate(batches * 2):
+                model.train_on_batch(*batch)
+                memory.last.assign(np.full((16, 6), i, "float32"))
+        elif way == "fit":
+            model.fit(data, targets, batch_size=16, epochs=2, shuffle=False, verbose=0)
+        else:
+            model.fit(((a.copy(), b.copy()) for a, b in batches * 2), verbose=0)
+        return model
+
+    good, model = trained().get_weights(), trained()
+    with pytest.raises(NonFiniteError):
+        model.train_on_batch(np.full((16, 6), np.inf, "float32"), targets[:16])
+        model.get_weights()
+    for a, b in zip(model.get_weights(), good, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    np.testing.assert_array_equal(data, X)

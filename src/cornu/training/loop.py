@@ -97,13 +97,15 @@ class Runner:
         self.model._check_values(batch if count == 1 else merged(batch))
         if self.guarded and self._window is None:
             self._window = Window(self.state, self._most)
-        logs = self._train(number, batch, count)
+        if self.guarded and shared:
+            batch, shared = tree.map_structure(_own, batch), False
+        logs = self._train(number, batch, count, not shared)
         if self.guarded:
-            self._note(number, tree.map_structure(_own, batch) if shared else batch, count)
+            self._note(number, batch, count)
         return self._in_order(logs)
 
-    def _train(self, number: int, batch: Any, count: int) -> Any:
-        batch = fed(self.engine, batch)
+    def _train(self, number: int, batch: Any, count: int, kept: bool = False) -> Any:
+        batch = fed(self.engine, batch, kept)
         compiled = self.model._compiled_train if count == 1 else self.model._compiled_several
         state = self.state
         with state.lock:
@@ -272,10 +274,18 @@ class Resident:
         return None
 
 
-def fed(engine: Any, batch: Any) -> Any:
-    """A batch's arrays as arguments of one of the engine's compiled functions."""
+def fed(engine: Any, batch: Any, kept: bool = False) -> Any:
+    """A batch's arrays as arguments of one of the engine's compiled functions.
+
+    Args:
+        engine: the engine.
+        batch: arrays of the host or the engine.
+        kept: whether nobody will write to arrays that have memory of their own, so that the engine need not copy them.
+    """
 
     def feed(leaf: Any) -> Any:
+        if kept and type(leaf) is np.ndarray and leaf.flags.owndata:
+            return engine.lend(leaf)
         return None if leaf is None else engine.feed(leaf if hasattr(leaf, "dtype") else np.asarray(leaf))
 
     return tree.map_structure(feed, batch)
