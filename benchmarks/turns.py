@@ -1,6 +1,8 @@
-"""A workload's contenders take turns: A B C, B C A, ... in short blocks, so that noise meets all alike."""
+"""A workload's contenders take turns in short blocks, in another order each round, so that noise meets all alike: also
+that of the one before, whose threads may still be awake."""
 
 import math
+import random
 import statistics
 import time
 from pathlib import Path
@@ -138,8 +140,8 @@ class _Turns:
             if (number >= 3 and time.monotonic() - begin > patience) or self.plan.clock.left() < 1:
                 break
             names = [name for name in taken if name in self.running]
-            turn = number % max(1, len(names))
-            for name in names[turn:] + names[:turn]:
+            random.Random(number).shuffle(names)
+            for name in names:
                 time.sleep(SETTLE)
                 answer = self._ask(name, "time", what=what, calls=self._calls[what, name])
                 if answer is not None:
