@@ -174,12 +174,14 @@ def test_what_is_not_drawn_yet_stays_undrawn(fakes):
 class Third(Fake):
     """An engine that compiles a step at its third call."""
 
+    slow = (3,)  # the calls that take as long as compiling
+
     def compile(self, function, donate=False, thorough=False):
         made, calls = NumpyEngine.compile(self, function, donate, thorough), []
 
         def run(*args):
             calls.append(True)
-            time.sleep(self.compiling if len(calls) == 3 else self.pause)
+            time.sleep(self.compiling if len(calls) in self.slow else self.pause)
             return made(*args)
 
         return run
@@ -189,6 +191,17 @@ def test_a_compiler_that_comes_at_the_third_call_is_no_slow_step(fakes, capsys):
     auto = fakes(Third("third", compile=0.3, step=0.001), Fake("steady", step=0.01))
     tiny().fit(X, Y, batch_size=8, epochs=40, verbose=0, engine=auto)
     assert "chosen: third for 200 steps" in capsys.readouterr().out
+
+
+def test_one_slow_step_after_compiling_is_not_taken_for_all(fakes, capsys):
+    """PyTorch's first step after its trace prepares what the others keep."""
+
+    class Fourth(Third):
+        slow = (3, 4)
+
+    auto = fakes(Fake("steady", step=0.01), Fourth("fourth", compile=0.3, step=0.001))
+    tiny().predict(X, batch_size=8, verbose=0, engine=auto)
+    assert "chosen: fourth" in capsys.readouterr().out
 
 
 def test_a_short_fit_does_not_wait_for_a_slow_compiler(fakes, capsys):

@@ -196,7 +196,8 @@ def _time(model: Any, engine: Any, kind: str, batch: Any, steps: int, end: float
     while len(samples) < 5 or (len(samples) < 25 and time.monotonic() - start < _WINDOW):
         samples.append(trial.timed(count))
         hopeless = first + min(samples) * steps > 1.5 * best and min(samples) > 1.5 * report.best_step()
-        if hopeless or (time.monotonic() > end and len(samples) > 2):
+        # The first step after a trace may still prepare what later ones keep.
+        if (hopeless and len(samples) > compiles) or (time.monotonic() > end and len(samples) > 2):
             break
     step = statistics.median(samples)
     report.times[engine.name] = (max(0.0, first + sum(more) - 3 * step) if compiles else 0.0, step)
