@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.contender import engine_of
 from benchmarks.machine import Busy
+from benchmarks.pages import Scraps
 from benchmarks.pool import Clock, Failed, Process, Setting
 from benchmarks.ratios import ratio
 
@@ -45,6 +46,7 @@ class Plan:
     setting: Setting
     say: Callable[[str], None] = print
     _kept: dict[str, Process] = field(default_factory=dict)
+    _scraps: Scraps = field(default_factory=Scraps)
 
     def process(self, name: str) -> Process:
         """The contender's process: a new one, or the one that serves all workloads."""
@@ -55,7 +57,11 @@ class Plan:
         return self._kept[name]
 
     def prepare(self) -> None:
-        """Start those processes that serve all workloads, all at once: importing takes them seconds."""
+        """Use up scattered memory, and start those processes that serve all workloads.
+
+        They start all at once: importing takes them seconds.
+        """
+        self._scraps.hold()
         new = [self.process(name) for name in self.contenders if self.shared and name not in self._kept]
         for process in new:
             process.send("prepare")

@@ -43,7 +43,7 @@ def measure(plan: Plan, workload: Workload) -> dict[str, Any]:
     sets: dict[str, list[int]] = {what: [] for what in whats}
     with watched(found, turns.processes):
         for number in range(plan.starts):
-            turns.start()
+            turns.start(number)
             if not number:
                 found["disagree"] = differing(turns.losses)
                 for name, difference in found["disagree"].items():
@@ -99,10 +99,12 @@ class _Turns:
             self.plan.drop(self.running.pop(name))
             return None
 
-    def start(self) -> None:
-        """Build the model and take the first steps, in processes of their own."""
+    def start(self, number: int) -> None:
+        """Build the model and take the first steps, in processes of their own: the set of that number."""
         self.plan.prepare()
-        for name in self.plan.contenders:
+        names = list(self.plan.contenders)
+        random.Random(number).shuffle(names)  # whoever comes first has other memory than whoever comes last
+        for name in names:
             if name not in self.failed:
                 self.running[name] = self.plan.process(name)
                 self.processes.append(self.running[name])
