@@ -1,11 +1,13 @@
 """Memory of one kind for all contenders.
 
 What a machine has free in small blocks is given out first, and its pages lie scattered; a process that got such pages
-took up to 1.4 times as long for the same steps as one that started later, when they were used up. So they are used up
-before anybody starts.
+took up to 1.4 times as long for the same steps as one that started later, when they were used up. So another process
+uses them up before anybody starts.
 """
 
 import mmap
+import subprocess
+import sys
 from pathlib import Path
 
 __all__ = ["Scraps"]
@@ -18,20 +20,45 @@ class Scraps:
     """Holds what is free in small blocks, on Linux; at most half of what is free."""
 
     def __init__(self) -> None:
-        self._held: list[mmap.mmap] = []
+        self._holders: list[subprocess.Popen[bytes]] = []
 
-    def hold(self) -> int:
-        """Take what there is now, besides what is held; gives the bytes."""
-        try:
-            blocks = Path("/proc/buddyinfo").read_text().splitlines()
-            free = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        except OSError:
-            return 0
-        counts = [line.split()[4:] for line in blocks if line.split()[3] != "DMA"]
-        small = sum(int(count) << order for by in counts for order, count in enumerate(by[:_BLOCK])) * mmap.PAGESIZE
-        size = min(small, int(free["MemAvailable"].split()[0]) * 1024 // 2)
+    def hold(self) -> None:
+        """Take what there is now, besides what is held."""
+        size = _size()
         if size < _LEAST:
-            return 0
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
-        self._held.append(mmap.mmap(-1, size, flags=flags))
-        return size
+            return
+        command = [sys.executable, __file__, str(size)]
+        holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._holders.append(holder)
+        assert holder.stdout
+        holder.stdout.readline()
+
+    def let_go(self) -> None:
+        """Give it all back."""
+        for holder in self._holders:
+            holder.communicate()
+        self._holders.clear()
+
+
+def _size() -> int:
+    """Bytes to take."""
+    try:
+        blocks = Path("/proc/buddyinfo").read_text().splitlines()
+        free = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    except OSError:
+        return 0
+    counts = [line.split()[4:] for line in blocks if line.split()[3] != "DMA"]
+    small = sum(int(count) << order for by in counts for order, count in enumerate(by[:_BLOCK])) * mmap.PAGESIZE
+    return min(small, int(free["MemAvailable"].split()[0]) * 1024 // 2)
+
+
+def _hold(size: int) -> None:
+    """Hold so many bytes until the parent closes the pipe."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+    with mmap.mmap(-1, size, flags=flags):
+        print("held", flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    _hold(int(sys.argv[1]))

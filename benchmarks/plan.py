@@ -61,7 +61,9 @@ class Plan:
 
         They start all at once: importing takes them seconds.
         """
-        self._scraps.hold()
+        # The first step in memory that no process has had yet may be slow: a virtual machine's host gives it late.
+        if not self.shared and set(self.whats) != {"first"}:
+            self._scraps.hold()
         new = [self.process(name) for name in self.contenders if self.shared and name not in self._kept]
         for process in new:
             process.send("prepare")
@@ -81,6 +83,7 @@ class Plan:
         """End the kept processes."""
         for process in list(self._kept.values()):
             self.drop(process)
+        self._scraps.let_go()
 
     def libraries(self) -> list[str]:
         """Cornu and Keras on the engines that Keras has; in a quick run on the first of them."""

@@ -103,7 +103,8 @@ class _Turns:
         """Build the model and take the first steps, in processes of their own: the set of that number."""
         self.plan.prepare()
         names = list(self.plan.contenders)
-        random.Random(number).shuffle(names)  # whoever comes first has other memory than whoever comes last
+        # Whoever comes first is given other memory than whoever comes last.
+        random.Random(f"{self.workload.name} {number}").shuffle(names)
         for name in names:
             if name not in self.failed:
                 self.running[name] = self.plan.process(name)
