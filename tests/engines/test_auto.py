@@ -13,7 +13,7 @@ from cornu.core import context, errors
 from cornu.engines import cache, registry
 from cornu.engines.auto import Auto
 from cornu.engines.numpy import NumpyEngine
-from cornu.training import auto
+from cornu.training import auto, trial
 from cornu.training.fingerprint import fingerprint, key_of
 from cornu.training.report import Report
 
@@ -202,6 +202,22 @@ def test_one_slow_step_after_compiling_is_not_taken_for_all(fakes, capsys):
     auto = fakes(Fake("steady", step=0.01), Fourth("fourth", compile=0.3, step=0.001))
     tiny().predict(X, batch_size=8, verbose=0, engine=auto)
     assert "chosen: fourth" in capsys.readouterr().out
+
+
+def test_steps_whose_logs_are_read_one_by_one_are_measured_apart(fakes, capsys, monkeypatch):
+    """`fit` does not wait for a step before it hands over the next; `train_on_batch` does, and engines differ in that."""
+    prompt, take = [], trial.Trial.timed
+    monkeypatch.setattr(trial.Trial, "timed", lambda self, n: (prompt.append(self.work.prompt), take(self, n))[1])
+    auto = fakes(Fake("one"), Fake("two", step=0.005))
+    model = tiny(auto)
+    model.fit(X[:8], Y[:8], batch_size=8, verbose=0)
+    assert not any(prompt)
+    del prompt[:]
+    for _ in range(3):
+        model.train_on_batch(X[:8], Y[:8])
+    assert prompt and all(prompt)
+    model.fit(X[:8], Y[:8], batch_size=8, verbose=0)
+    assert capsys.readouterr().out.count("chosen: one") == 2
 
 
 def test_a_short_fit_does_not_wait_for_a_slow_compiler(fakes, capsys):

@@ -30,7 +30,7 @@ from cornu.layers._native import Native, bound_engine
 from cornu.training.data import Source
 from cornu.training.fingerprint import batch_of, fingerprint, key_of
 from cornu.training.report import EVER, Report
-from cornu.training.trial import OutOfTime, Trial, variables_of
+from cornu.training.trial import OutOfTime, Trial, Work, variables_of
 
 __all__ = ["calls_to_come", "is_asked", "settle"]
 
@@ -64,14 +64,15 @@ def settle(model: Any, name: Any, engine: Any, kind: str, batch: Any, source: So
     auto = _wanted(model, name)
     if auto is None:
         return engine
+    work = Work(model, kind, batch, source is None and kind != "predict")
     if source is not None:
-        return engines.get(_settled(model, auto, kind, batch, source, epochs)[0])
+        return engines.get(_settled(work, auto, source, epochs)[0])
     # Calls of one batch are many, and short.
     arrays = tuple([None if leaf is None else (leaf.shape, leaf.dtype) for leaf in tree.leaves(batch)])
     key = ("settled", kind, model._step_version(), auto.budget, auto.engines and tuple(auto.engines), arrays)
     known = model._cache.get(key)
     if known is None or not known[1]:
-        chosen, report = _settled(model, auto, kind, batch, None, epochs)
+        chosen, report = _settled(work, auto, None, epochs)
         known = [engines.get(chosen), math.inf if report is None else report.stays(chosen, _USUAL_STEPS)]
         model._cache[key] = known
     else:
@@ -79,9 +80,7 @@ def settle(model: Any, name: Any, engine: Any, kind: str, batch: Any, source: So
     return known[0]
 
 
-def _settled(
-    model: Any, auto: Auto, kind: str, batch: Any, source: Source | None, epochs: int
-) -> tuple[str, Report | None]:
+def _settled(work: Work, auto: Auto, source: Source | None, epochs: int) -> tuple[str, Report | None]:
     """The name of the engine for a call, and the report that it was chosen by, if there was a choice."""
     names = auto.candidates()
     if len(names) == 1:
@@ -90,7 +89,7 @@ def _settled(
     steps = _USUAL_STEPS if per_epoch is None else max(1, per_epoch * epochs)
     rows, size = (None, None) if source is None else (source.num_rows, source.batch_size)
     ragged = bool(rows and size and rows > size and rows % size)
-    report = _report_for(model, auto, names, kind, batch, steps)
+    report = _report_for(work, auto, names, steps)
     chosen = report.choose(steps, 2 if ragged else 1)
     report.tell(chosen, steps)
     return chosen, report
@@ -104,7 +103,8 @@ def calls_to_come(model: Any, name: Any, engine: Any, kind: str, source: Source)
     auto = _wanted(model, name)
     if auto is None or len(names := auto.candidates()) == 1:
         return math.inf
-    return _report_for(model, auto, names, kind, source.peek(), EVER).stays(engine.name, source.num_batches or 1)
+    work = Work(model, kind, source.peek(), False)
+    return _report_for(work, auto, names, EVER).stays(engine.name, source.num_batches or 1)
 
 
 def is_asked(model: Any, name: Any) -> bool:
@@ -122,21 +122,22 @@ def _wanted(model: Any, name: Any) -> Auto | None:
     return asked if isinstance(asked, Auto) else Auto()
 
 
-def _report_for(model: Any, auto: Auto, names: list[str], kind: str, batch: Any, steps: int) -> Report:
+def _report_for(work: Work, auto: Auto, names: list[str], steps: int) -> Report:
     """What is known of the engines on this step: kept by the model, remembered in a file, or measured now."""
-    shapes = batch_of(batch)
+    model, kind = work.model, work.kind
+    shapes = batch_of(work.batch)
     structure, kept = model._structure(variables_of(model, kind))
-    known = ("auto", kind, model.run_eagerly, model._guard, key_of([shapes, names, threads()]), structure)
+    known = ("auto", kind, work.prompt, model.run_eagerly, model._guard, key_of([shapes, names, threads()]), structure)
     found = model._cache.get(known)
     if found is not None and not found[0].wants_more(auto.budget):
         report: Report = found[0]
         return report
-    what = {"batch": shapes, "engines": names, "versions": _versions(), "machine": machine()}
+    what = {"batch": shapes, "prompt": work.prompt, "engines": names, "versions": _versions(), "machine": machine()}
     key = key_of([what, fingerprint(model, kind), threads()])
     remembered = Report.from_record(cache.read(key), names)
     if remembered is None or remembered.wants_more(auto.budget):
         with _lock:
-            remembered = _measure(model, auto, names, kind, batch, steps)
+            remembered = _measure(work, auto, names, steps)
         remembered.remember(key, {"kind": kind, **what})
     else:
         remembered.path = cache.path_of(key)
@@ -149,8 +150,9 @@ def _versions() -> dict[str, str | None]:
     return {"python": platform.python_version(), **others, **engine_versions()}
 
 
-def _measure(model: Any, auto: Auto, names: list[str], kind: str, batch: Any, steps: int) -> Report:
+def _measure(work: Work, auto: Auto, names: list[str], steps: int) -> Report:
     """Time all engines, as far as the budget goes."""
+    model = work.model
     report = Report(names, auto.budget)
     end = time.monotonic() + auto.budget
     before = set(model._cache)
@@ -161,7 +163,7 @@ def _measure(model: Any, auto: Auto, names: list[str], kind: str, batch: Any, st
                 _quiet()
                 try:
                     with np.errstate(all="ignore"):
-                        _time(model, engines.get(name), kind, batch, steps, end, report)
+                        _time(work, engines.get(name), steps, end, report)
                 except OutOfTime as late:
                     report.slower[name] = late.seconds
                 except Exception as error:
@@ -169,21 +171,21 @@ def _measure(model: Any, auto: Auto, names: list[str], kind: str, batch: Any, st
                     errors.append(error)
         if not report.times:
             raise errors[0]
-        _in_turns(model, kind, batch, end, report)
+        _in_turns(work, end, report)
     chosen = report.choose(EVER)  # here and now all have compiled
     for key in set(model._cache) - before:
         # The steps of the others are not needed again; "late" and "structure" are no steps.
-        if isinstance(key, tuple) and key[0] == kind and key[1] != chosen:
+        if isinstance(key, tuple) and key[0] == work.kind and key[1] != chosen:
             del model._cache[key]
     report.warm = {chosen}
     return report
 
 
-def _time(model: Any, engine: Any, kind: str, batch: Any, steps: int, end: float, report: Report) -> None:
+def _time(work: Work, engine: Any, steps: int, end: float, report: Report) -> None:
     """Time one engine: its first step, then steady ones, fewer if it cannot win."""
     best = report.best_total(steps)
-    trial = Trial(model, engine, kind, batch)
-    compiles = engine.traces and not model.run_eagerly
+    trial = Trial(work, engine)
+    compiles = engine.traces and not work.model.run_eagerly
     # What has nothing to compile, and takes longer for one step than another for compiling and one step, never wins.
     patience = math.inf if compiles else 2 * report.best_total(1) + 0.1
     now = time.monotonic()
@@ -204,7 +206,7 @@ def _time(model: Any, engine: Any, kind: str, batch: Any, steps: int, end: float
     report.samples[engine.name] = samples
 
 
-def _in_turns(model: Any, kind: str, batch: Any, end: float, report: Report) -> None:
+def _in_turns(work: Work, end: float, report: Report) -> None:
     """Time the engines that may be the fastest in turns, so that what disturbs one disturbs all.
 
     What disturbs makes steps longer, for seconds at times: each turn counts by its shortest time, and an engine by
@@ -216,7 +218,7 @@ def _in_turns(model: Any, kind: str, batch: Any, end: float, report: Report) -> 
     while len(names) > 1 and max(map(len, turns.values())) < _TURNS and time.monotonic() < end:
         for name in names:
             _quiet()
-            trial = Trial(model, engines.get(name), kind, batch)
+            trial = Trial(work, engines.get(name))
             count = trial.count(trial.timed(1))
             taken = [trial.timed(count) for _ in range(_IN_TURN)]
             report.samples[name] += taken

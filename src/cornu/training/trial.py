@@ -2,20 +2,36 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cornu.core import context, dtypes, tree
 from cornu.core.variable import Variable
 from cornu.training.forward import NUMBER, direct
-from cornu.training.loop import Runner, fed
+from cornu.training.loop import Logs, Runner, fed
 from cornu.training.state import State
 
-__all__ = ["OutOfTime", "Trial", "variables_of"]
+__all__ = ["OutOfTime", "Trial", "Work", "variables_of"]
 
 # Steps that are taken at a stretch at most.
 _MOST = 8
+
+
+class Work(NamedTuple):
+    """What is timed.
+
+    Attributes:
+        model: the model, whose variables are made.
+        kind: the step: `"train"`, `"test"` or `"predict"`.
+        batch: the batch for all steps.
+        prompt: whether the logs of a step are read before the next begins, as by calls of one batch.
+    """
+
+    model: Any
+    kind: str
+    batch: Any
+    prompt: bool
 
 
 class OutOfTime(BaseException):
@@ -63,43 +79,39 @@ class Trial:
     """One engine at work on copies of a model's values.
 
     Args:
-        model: the model, whose variables are made.
+        work: the step.
         engine: the engine.
-        kind: the step: `"train"`, `"test"` or `"predict"`.
-        batch: the batch for all steps.
     """
 
-    def __init__(self, model: Any, engine: Any, kind: str, batch: Any) -> None:
-        self.model = model
+    def __init__(self, work: Work, engine: Any) -> None:
+        self.work = work
         self.engine = engine
-        self.kind = kind
-        self.batch = batch
         self.state = _Copies([], engine, reused=True)
         with context.use_engine(engine):
-            self.state.add(variables_of(model, kind))
-            self.runner = Runner(model, engine, self.state, guarded=False)
+            self.state.add(variables_of(work.model, work.kind))
+            self.runner = Runner(work.model, engine, self.state, guarded=False)
         self._direct: Callable[[Any], Any] | None = None
 
     def _step(self) -> Any:
         """One step, as the loop takes it; its results may still be under way."""
-        if self.kind == "train":
-            return self.runner.train(self.model._step_number, self.batch), self.state.values[-1:]
-        if self.kind == "test":
-            return self.runner.test(0, self.batch)
-        return tree.map_structure(self.engine.to_host, self._predict())
+        model, kind, batch, prompt = self.work
+        if kind == "predict":
+            return tree.map_structure(self.engine.to_host, self._predict())
+        logs = self.runner.train(model._step_number, batch) if kind == "train" else self.runner.test(0, batch)
+        return Logs(logs).read() if prompt else logs, self.state.values[-1:]
 
     def _predict(self) -> Any:
         """The outputs: from the second step on in the way in which `predict` answers what it has met before."""
         if self._direct is not None:
-            return self._direct(tree.map_structure(self.engine.lend, self.batch[0]))
-        batch = fed(self.engine, self.batch)
+            return self._direct(tree.map_structure(self.engine.lend, self.work.batch[0]))
+        batch = fed(self.engine, self.work.batch)
         found: list[Any] = []
 
         def call(step: Any) -> Any:
             found[:] = [step]
             return step(self.state.values, NUMBER, batch)
 
-        changed, outputs = self.runner._run(self.model._compiled_predict, call)
+        changed, outputs = self.runner._run(self.work.model._compiled_predict, call)
         if not changed:
             self._direct = direct(found[0], self.state.values, batch)(self.state.values)
         return outputs
