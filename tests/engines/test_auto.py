@@ -3,6 +3,7 @@
 import json
 import random
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from cornu.engines import cache, registry
 from cornu.engines.auto import Auto
 from cornu.engines.numpy import NumpyEngine
 from cornu.training import auto, trial
+from cornu.training.auto import _quiet as quiet
 from cornu.training.fingerprint import fingerprint, key_of
 from cornu.training.report import Report
 
@@ -28,6 +30,7 @@ def own_cache(monkeypatch, tmp_path):
     """A cache directory of its own for each test, and less time for each measurement."""
     monkeypatch.setenv("CORNU_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(auto, "_WINDOW", 0.03)
+    monkeypatch.setattr(auto, "_quiet", lambda: None)  # it collects garbage, of which other tests have left much
     for name in ("CORNU_ENGINE", "CORNU_AUTO_BUDGET", "KERAS_BACKEND"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "auto"
@@ -258,6 +261,14 @@ def test_a_choice_is_asked_again_after_as_many_calls_as_there_were(fakes, monkey
         assert np.array_equal(done[0], done[call])
     assert asked[:4] == [0, 2, 6, 14] and len(asked) < 10, "straight to the step but for these"
     assert registry.get("deep").steps > 10, "the last of them found that compiling pays"
+
+
+def test_it_waits_until_no_thread_is_at_work(monkeypatch):
+    used, naps = iter([0.0, 0.02, 0.02, 0.03, 0.03, 0.031]), []
+    clock = SimpleNamespace(process_time=lambda: next(used), sleep=naps.append)
+    monkeypatch.setattr(auto, "time", clock)
+    quiet()
+    assert naps == [0.02] * 3
 
 
 def test_equals_are_decided_by_order():
