@@ -20,24 +20,24 @@ class Scraps:
     """Holds what is free in small blocks, on Linux; at most half of what is free."""
 
     def __init__(self) -> None:
-        self._holders: list[subprocess.Popen[bytes]] = []
+        self._holder: subprocess.Popen[bytes] | None = None
 
     def hold(self) -> None:
-        """Take what there is now, besides what is held."""
+        """Take what there is now, in place of what was held: processes that ended since then have left more."""
+        self.let_go()
         size = _size()
         if size < _LEAST:
             return
         command = [sys.executable, __file__, str(size)]
-        holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self._holders.append(holder)
-        assert holder.stdout
-        holder.stdout.readline()
+        self._holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._holder.stdout
+        self._holder.stdout.readline()
 
     def let_go(self) -> None:
-        """Give it all back."""
-        for holder in self._holders:
-            holder.communicate()
-        self._holders.clear()
+        """Give it back."""
+        if self._holder is not None:
+            self._holder.communicate()
+            self._holder = None
 
 
 def _size() -> int:

@@ -18,9 +18,9 @@ Written by `python -m benchmarks --record` (full: hours; `--quick`: under five m
 `notes.md`.
 
 Medians of short blocks, processes of its own for each contender, started in another order each time; each round has
-them in another order as well, and a block begins with a call that is not counted, for the caches. A ratio is of medians; behind it are the
-quartiles of the ratios of the single rounds. Under 1, Cornu is faster. *near*: over the target by less than two
-standard errors, of the rounds and, where there were several, of the processes.
+them in another order as well, and a block begins with a call that is not counted, for the caches. A ratio is of
+medians; behind it are the quartiles of the ratios of the single rounds. Under 1, Cornu is faster. *near*: over the
+target by less than two standard errors, of the rounds and, where there were several, of the processes.
 "By hand": the same model in plain JAX, a `tf.function`, PyTorch eager or compiled, with the same loop, shuffling and
 metric; the ratio is to the fastest of them, for engine `auto` to the fastest of Keras on all engines, Flax NNX and
 PyTorch. `nnx` is Flax NNX. All contenders of a workload start from the same weights and data, and their first losses
