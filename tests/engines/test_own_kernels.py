@@ -6,6 +6,7 @@ import gc
 import itertools
 import subprocess
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from cornu.autodiff import value_and_grad
 from cornu.autodiff.tape import tape_value_and_grad
 from cornu.core.context import engine_in_force
 from cornu.engines.jax import choice, compiling
-from cornu.engines.torch import tracing
+from cornu.engines.torch import parallel, recurrent, tracing
 from cornu.engines.torch.in_place import in_place
 from cornu.engines.torch.simplify import simplify
 from cornu.layers.recurrent import whole
@@ -89,12 +90,14 @@ NORMALISATIONS = [
 @pytest.mark.parametrize("case", RECURRENCES + NORMALISATIONS, ids=lambda case: f"{case[0]}-{case[1][0].shape}")
 def test_own_way_and_composed_one_agree(engine, case):
     """Values and gradients of both orders; nothing flows back through the statistics of a batch."""
-    name, arrays, static = case
     owner = engine_in_force()
-    if name not in owner.table:
+    if case[0] not in owner.table:
         assert owner.name in ("numpy", "onnxruntime", "pytensor")
         return
+    both_ways_agree(owner, *case)
 
+
+def both_ways_agree(owner, name, arrays, static):
     def call(function):
         if name == "normalization_by_batch":
             return lambda values: function(x=values[0], offset=values[1], scale=values[2], **static)
@@ -413,6 +416,46 @@ def test_torch_has_kernels_that_agree_with_the_composed_ops(case):
         assert a.shape == b.shape
         scale = max(1.0, float(np.abs(b).max(initial=0)))
         np.testing.assert_allclose(a / scale, b / scale, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("static", [{"sequences": False}, {"sequences": True, "reverse": True}], ids=str)
+def test_torch_computes_an_lstm_in_parts_of_its_rows(monkeypatch, static):
+    counts, side_by_side = [], parallel.side_by_side
+    monkeypatch.setattr(parallel, "side_by_side", lambda tasks: counts.append(len(tasks)) or side_by_side(tasks))
+    monkeypatch.setattr(parallel, "thread_count", lambda: 3)
+    monkeypatch.setattr(recurrent, "_ROWS", 1)
+    monkeypatch.setattr(recurrent, "_PRODUCTS", 0)
+    with cornu.engine("torch"), torch.device("cpu"):
+        both_ways_agree(engine_in_force(), "lstm", sequence(4, 2, "float32", 8), static)  # 3, 3 and 2 rows
+        assert set(counts) == {3}
+        counts.clear()
+        operator("lstm")(*sequence(4, 2, "float32", 2))
+        assert counts == [1]  # fewer rows than threads
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PyTorch's threads are asked for on Linux alone")
+def test_torch_runs_tasks_side_by_side(monkeypatch):
+    """Each in a thread of its own, which others wait for here; what a task raises is raised."""
+    assert parallel.thread_count() == torch.get_num_threads()
+    together = threading.Barrier(3, timeout=60)
+
+    def task(number):
+        together.wait()
+        return number, torch.ones(4, 5).sum().item(), threading.get_ident()
+
+    found = parallel.side_by_side([functools.partial(task, number) for number in range(3)])
+    assert [part[:2] for part in found] == [(0, 20.0), (1, 20.0), (2, 20.0)]
+    assert len({part[2] for part in found}) == 3
+
+    def fails():
+        raise KeyboardInterrupt("here")
+
+    with pytest.raises(KeyboardInterrupt, match="here"):
+        parallel.side_by_side([lambda: 1, fails, lambda: 3])
+    assert parallel.side_by_side([lambda: 1]) == [1]
+    monkeypatch.setattr(parallel, "_openmp", lambda: None)
+    assert parallel.thread_count() == 1
+    assert parallel.side_by_side([lambda: 1, lambda: 2]) == [1, 2]
 
 
 def test_torch_attention_is_one_operator_in_a_trace():

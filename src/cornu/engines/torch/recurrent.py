@@ -4,12 +4,13 @@ ATen's own loop over a GRU's steps takes eleven ops for each and is no kernel: a
 back through every op. The loop here takes six, and its gradient ten.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 
-from cornu.engines.torch import cudnn
+from cornu.engines.torch import cudnn, parallel
 from cornu.engines.torch.gradients import shares
 from cornu.engines.torch.pieces import define
 from cornu.ops._declare import operator
@@ -53,71 +54,131 @@ def _turned(x: Any, reverse: bool) -> Any:
 
 
 # As operators of the house, which compilers leave alone: oneDNN's takes no notice of gaps in memory, and leaves out
-# what its gradient needs where gradients are off, as in a trace.
+# what its gradient needs where gradients are off, as in a trace. A batch of many rows is computed in parts, one in each
+# thread: oneDNN's threads would wait for each other in every step.
+
+_ROWS = 32  # of a part, at least
+_UNITS = 4  # for each row of a part, at most: every thread reads all weights
+_PRODUCTS = 100_000_000  # of a layer, at least: what it takes to hand parts to threads is some 0.1 ms
 
 
-def _computed(
-    x: Any, kernel: Any, recurrent_kernel: Any, bias: Any, zeros: Any, state: Any, carry: Any, followed: bool
-) -> tuple[Any, Any, Any, Any]:
-    """The states of all steps, the last state and carry, and what the gradient needs if the layer is `followed`."""
-    given = [array.detach().contiguous() for array in (x, kernel, recurrent_kernel, bias, zeros, state, carry)]
-    with torch.set_grad_enabled(followed):
-        found = _ATEN.mkldnn_rnn_layer(*given, False, [], _LSTM, state.shape[1], 1, True, False, False, followed)
-    states, last, carry = (array.detach() for array in found[:3])
-    return states, last, carry, found[3].detach() if followed else _nothing(x)
+def _part_count(x: Any, units: int) -> int:
+    """In how many parts of its rows a layer of PyTorch's is computed: one, or as many as there are threads."""
+    steps, rows, features = x.shape
+    threads = parallel.thread_count()
+    worth = rows >= threads * max(_ROWS, units // _UNITS) and steps * rows * 4 * units * (features + units) > _PRODUCTS
+    return threads if worth else 1
+
+
+def _split(array: Any, axis: int, count: int) -> list[Any]:
+    return [part.contiguous() for part in (array.tensor_split(count, axis) if count > 1 else [array])]
+
+
+def _joined(parts: Sequence[Any], axis: int) -> Any:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), axis)
+
+
+def _by_kind(parts: Iterable[Iterable[Any]]) -> list[Any]:
+    """The first of what each part has, then the second of each, and so on."""
+    return [array for kind in zip(*parts, strict=True) for array in kind]
+
+
+def _kinds(arrays: Sequence[Any], count: int) -> list[Sequence[Any]]:
+    """Of arrays by kind, those of each kind."""
+    return [arrays[start : start + count] for start in range(0, len(arrays), count)]
+
+
+def _by_part(arrays: Sequence[Any], count: int) -> list[tuple[Any, ...]]:
+    """Of arrays by kind, those of each part."""
+    return list(zip(*_kinds(arrays, count), strict=True))
+
+
+def _computed(xs: Any, states: Any, carries: Any, weights: Any, followed: bool) -> list[Any]:
+    """By kind: the states of all steps, the last state and carry, and what the gradient needs if it is `followed`."""
+    weights = [array.detach().contiguous() for array in weights]
+
+    def part(*arrays: Any) -> Any:
+        x, state, carry = (array.detach().contiguous() for array in arrays)
+        static: Any = (False, [], _LSTM, state.shape[1], 1, True, False, False, followed)
+        with torch.set_grad_enabled(followed):
+            found = _ATEN.mkldnn_rnn_layer(x, *weights, state, carry, *static)
+        return [*(array.detach() for array in found[:3]), found[3].detach() if followed else _nothing(x)]
+
+    return _by_kind(
+        parallel.side_by_side([functools.partial(part, *given) for given in zip(xs, states, carries, strict=True)])
+    )
 
 
 def _nothing(x: Any) -> Any:
     return torch.empty((0,), dtype=torch.uint8, device=x.device)
 
 
-def _shapes(x: Any, kernel: Any, recurrent_kernel: Any, bias: Any, zeros: Any, state: Any, carry: Any, _: Any) -> Any:
-    states = x.new_empty((*x.shape[:2], state.shape[1]))
-    return states, states.new_empty(state.shape), states.new_empty(carry.shape), _nothing(x)
+def _shapes(xs: Any, states: Any, carries: Any, *_: Any) -> list[Any]:
+    return _by_kind(
+        [
+            x.new_empty((*x.shape[:2], state.shape[1])),
+            x.new_empty(state.shape),
+            x.new_empty(carry.shape),
+            _nothing(x),
+        ]
+        for x, state, carry in zip(xs, states, carries, strict=True)
+    )
 
 
 _layer = define(
-    "lstm_layer(Tensor x, Tensor kernel, Tensor recurrent_kernel, Tensor bias, Tensor zeros, Tensor state, "
-    "Tensor carry, bool followed) -> (Tensor, Tensor, Tensor, Tensor)",
+    "lstm_layer(Tensor[] xs, Tensor[] states, Tensor[] carries, Tensor[] weights, bool followed) -> Tensor[]",
     _computed,
     _shapes,
 )
 
 
-def _computed_gradient(given: Any, result: Any, gradients: Any, workspace: Any) -> list[Any]:
-    """The gradients of all that is given."""
-    dense = [array.detach().contiguous() for array in (*given, *result, *gradients)]
-    static: Any = (False, _LSTM, given[-1].shape[1], 1, True, True, False, [], False)
-    x, kernel, recurrent_kernel, bias, _, *states = _ATEN.mkldnn_rnn_layer_backward(*dense, *static, workspace)
-    return [x, kernel, recurrent_kernel, bias, bias.clone(), *states]
+def _computed_gradient(given: Any, weights: Any, result: Any, gradients: Any, workspaces: Any) -> list[Any]:
+    """The gradients of all that is given, by kind, and those of the weights."""
+    count = len(workspaces)
+    weights = [array.detach().contiguous() for array in weights]
+
+    def part(*arrays: Any) -> Any:
+        x, state, carry, *others = (array.detach().contiguous() for array in arrays)
+        static: Any = (False, _LSTM, state.shape[1], 1, True, True, False, [], False)
+        found = _ATEN.mkldnn_rnn_layer_backward(x, *weights, state, carry, *others[:-1], *static, others[-1])
+        return [found[0], *found[5:7], *found[1:4]]
+
+    parts = _by_part([*given, *result, *gradients, *workspaces], count)
+    found = _by_kind(parallel.side_by_side([functools.partial(part, *arrays) for arrays in parts]))
+    kernel, recurrent_kernel, bias = (functools.reduce(torch.add, kind) for kind in _kinds(found[3 * count :], count))
+    return [*found[: 3 * count], kernel, recurrent_kernel, bias, bias.clone()]
 
 
 _layer_gradient = define(
-    "lstm_layer_gradient(Tensor[] given, Tensor[] result, Tensor[] gradients, Tensor workspace) -> Tensor[]",
+    "lstm_layer_gradient(Tensor[] given, Tensor[] weights, Tensor[] result, Tensor[] gradients, Tensor[] workspaces) "
+    "-> Tensor[]",
     _computed_gradient,
-    lambda given, result, gradients, workspace: [array.new_empty(array.shape) for array in given],
+    lambda given, weights, *_: [array.new_empty(array.shape) for array in (*given, *weights)],
 )
 
 
 class _Followed(torch.autograd.Function):
-    """The layer under autograd."""
+    """The layer under autograd: of `count` parts the inputs, states and carries, then the weights."""
 
     @staticmethod
-    def forward(context: Any, *given: Any) -> Any:
-        *result, workspace = _layer(*given, True)
-        context.save_for_backward(*given, *result, workspace)
-        return tuple(result)
+    def forward(context: Any, count: int, *arrays: Any) -> Any:
+        given, weights = arrays[: 3 * count], arrays[3 * count :]
+        found = _layer(*_kinds(given, count), weights, True)
+        context.count = count
+        context.save_for_backward(*arrays, *found)
+        return tuple(found[: 3 * count])
 
     @staticmethod
     def backward(context: Any, *gradients: Any) -> Any:
-        *arrays, workspace = context.saved_tensors
-        given, result = arrays[:7], arrays[7:]
+        count, saved = context.count, context.saved_tensors
+        arrays, found = saved[: 3 * count + 4], saved[3 * count + 4 :]
+        given, weights = arrays[: 3 * count], arrays[3 * count :]
+        needed = context.needs_input_grad[1:]
         if torch.is_grad_enabled():  # to be differentiated again, which oneDNN's gradient cannot be
-            x, *weights, state, carry = given
-            composed = _composed_lstm(x, state, carry, *weights)
-            return tuple(shares(composed, given, context.needs_input_grad, gradients, True))
-        found = _layer_gradient(given, result, list(gradients), workspace)
-        return tuple(share if wanted else None for share, wanted in zip(found, context.needs_input_grad, strict=True))
+            composed = _by_kind(_composed_lstm(*part, *weights) for part in _by_part(given, count))
+            return (None, *shares(composed, arrays, needed, gradients, True))
+        found = _layer_gradient(given, weights, found[: 3 * count], list(gradients), found[3 * count :])
+        return (None, *(share if wanted else None for share, wanted in zip(found, needed, strict=True)))
 
 
 def _composed_lstm(x: Any, state: Any, carry: Any, kernel: Any, recurrent_kernel: Any, bias: Any, zeros: Any) -> Any:
@@ -139,12 +200,15 @@ def _lstm(
     # Without gaps, as the kernel and its gradient want it, once for both.
     zeros = x.new_zeros(kernel.shape[1])
     weights = [kernel.t().contiguous(), recurrent_kernel.t().contiguous(), zeros if bias is None else bias, zeros]
-    x = _turned(x, reverse).contiguous()
+    x = _turned(x, reverse)
+    count = _part_count(x, state.shape[1])
+    given = [_split(array, axis, count) for array, axis in ((x, 1), (state, 0), (carry, 0))]
     if _is_followed(arrays):
-        states, state, carry = _Followed.apply(x, *weights, state, carry)
+        found = _Followed.apply(count, *(array for kind in given for array in kind), *weights)
     else:
-        states, state, carry, _ = _layer(x, *weights, state, carry, False)
-    return (_turned(states, reverse) if sequences else state), state, carry
+        found = _layer(*given, weights, False)
+    states, state, carry = found[:count], _joined(found[count : 2 * count], 0), _joined(found[2 * count : 3 * count], 0)
+    return (_turned(_joined(states, 1), reverse) if sequences else state), state, carry
 
 
 # ---------------------------------------------------------------- GRU
