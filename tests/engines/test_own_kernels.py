@@ -394,7 +394,8 @@ TORCH_CASES = [
         for arrays, static in (
             (heads(), {}), (heads(), {"is_causal": True, "scale": 0.3}), (heads(dtype="float64"), {}),
             (heads(), {"mask": SEEN}), (heads(), {"mask": SEEN, "is_causal": True}),
-            (heads(key=(2, 7, 3, 4)), {"is_causal": True}), (heads((2, 5, 6, 4), (2, 7, 3, 4)), {}),
+            (heads(key=(2, 7, 3, 4)), {"is_causal": True}), (heads((2, 7, 3, 4), (2, 5, 3, 4)), {"is_causal": True}),
+            (heads(depth=6), {"is_causal": True}), (heads((2, 5, 6, 4), (2, 7, 3, 4)), {}),
             (heads((1, 130, 1, 3)), {"is_causal": True}), (heads((1, 130, 2, 3), (1, 140, 2, 3)), {}),
             (heads((1, 130, 2, 3), depth=5), {}),
         )
@@ -473,6 +474,19 @@ def test_torch_attention_is_one_operator_in_a_trace():
     assert not any("softmax" in name for name in names)
 
 
+def test_torch_attention_of_few_scores_makes_no_passes_for_scale_and_mask():
+    engine = cornu.engines.get("torch")
+    attend = lambda values: (ops.sum(ops.dot_product_attention(*values, is_causal=True)), None)
+    with torch.device("cpu"):
+        values = [engine.from_host(array) for array in heads()]
+        graph = tracing._graph(lambda values: engine.value_and_grad(attend)(values)[1], values, False)
+    simplify(graph)
+    names = [str(node.target) for node in graph.graph.nodes]
+    # Of the two products for the result only the first is here: nobody asks for the result.
+    assert names.count("aten.baddbmm.default") == 3 and names.count("aten.bmm.default") == 2
+    assert not {"aten.mul.Tensor", "aten.where.self", "aten.masked_fill.Scalar"} & set(names)
+
+
 def compiled_and_eager(engine, run, values):
     """Each result of a function once it is traced, and as it is op by op."""
     with cornu.engine(engine.name):
@@ -542,6 +556,56 @@ def test_torch_products_add_their_biases():
     assert targets.count("aten.addmm.default") == 3 and targets.count("aten.add.Tensor") == 3
     convolutions = [node for node in graph.graph.nodes if str(node.target) == "aten.convolution.default"]
     assert sorted(node.args[2] is not None for node in convolutions) == [False, True, True]
+
+
+def test_torch_products_add_to_what_is_there():
+    """A product of its own and a value of its shape become one call, in that value's memory if nobody else reads it."""
+    engine = cornu.engines.get("torch")
+    arrays = [floats(*shape) for shape in ((4, 32, 64), (64, 64), (64,), (64, 64), (128, 64))]
+
+    def joined(rows, square, bias, other, flat):
+        yield ops.add(ops.exp(rows), ops.matmul(rows, square))  # in place
+        yield ops.add(ops.matmul(flat, square), ops.add(flat, 1))  # in place, a matrix
+        yield ops.add(ops.matmul(square, other), square)  # the caller's
+        meeting = ops.add(ops.matmul(square, square), ops.matmul(other, other))
+        yield ops.add(ops.matmul(other, square), meeting)  # in place, twice
+
+    def apart(rows, square, bias, other, flat):
+        other = ops.exp(other)  # products of its own
+        product = ops.matmul(square, other)
+        yield ops.add(product, other), product  # read later
+        yield (ops.add(ops.transpose(other), ops.matmul(other, square)),)  # lies otherwise
+        yield (ops.add(rows, ops.matmul(rows[0], square)[0]),)  # broadcast
+
+    run = lambda values: [*joined(*values), *(part for case in apart(*values) for part in case)]
+    with torch.device("cpu"):
+        values = [engine.from_host(array) for array in arrays]
+        for a, b in compiled_and_eager(engine, run, values):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+        graph = tracing._graph(run, values, False)
+    for value, array in zip(values, arrays, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(value), array)
+    simplify(graph)
+    products = [node for node in graph.graph.nodes if str(node.target) == "aten.addmm.default"]
+    assert len(products) == 5
+    assert len(set(products) & set(in_place(graph))) == 4
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_torch_looks_for_positions_outside_before_it_fills(wrong):
+    """Where rows are found and learnt from in a trace: as op by op, with and without positions outside the table."""
+    engine = cornu.engines.get("torch")
+    table, positions = floats(50, 64), rng.integers(0, 50, (4, 32)).astype("int32")
+    positions[1, 3] = 50 if wrong else 0
+
+    def run(values):
+        loss = lambda given: (ops.sum(ops.square(ops.take(given[0], values[1], axis=0))), None)
+        return [ops.take(values[0], values[1], axis=0), *engine.value_and_grad(loss)(values[:1])[1]]
+
+    with torch.device("cpu"):
+        values = [engine.from_host(array) for array in (table, positions)]
+        for a, b in compiled_and_eager(engine, run, values):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
 def test_torch_picks_log_probabilities_without_an_array_of_zeros():

@@ -1,4 +1,4 @@
-"""Attention by PyTorch's fused kernels, which keep no scores."""
+"""Attention by PyTorch's fused kernels, which keep no scores; where these are few, by matrix products."""
 
 from collections.abc import Callable
 from typing import Any
@@ -78,6 +78,54 @@ def _cpu_gradient(context: Any, gradient: Any) -> list[Any]:
     return [share.transpose(1, 2) for share in found]
 
 
+def _in_rows(array: Any) -> Any:
+    """A matrix `(time, size)` for each head of each element of a batch."""
+    return array.transpose(1, 2).reshape(-1, array.shape[1], array.shape[3])
+
+
+def _in_heads(rows: Any, like: Any) -> Any:
+    """The way back from `_in_rows`, with the batch and the heads of an array."""
+    return rows.view(like.shape[0], like.shape[2], *rows.shape[1:]).transpose(1, 2).contiguous()
+
+
+class _Learnt(torch.autograd.Function):
+    """Attention by matrix products under autograd: those that its gradient needs, which scale in passing."""
+
+    @staticmethod
+    def forward(context: Any, query: Any, key: Any, value: Any, scale: float, causal: bool) -> Any:
+        given = (query, key, value)
+        rows = q, k, v = [_in_rows(array) for array in given]
+        context.static = scale, causal
+        unseen = q.new_zeros((1, 1, 1))
+        if causal:  # each query sees one key at least, so that nothing flows back through the others
+            unseen = unseen.masked_fill(_seen(query, key, None, True).logical_not(), _UNSEEN)
+        logits = torch.baddbmm(unseen, q, k.transpose(1, 2), beta=int(causal), alpha=scale)
+        weights = torch.softmax(logits, -1)
+        context.save_for_backward(*given, *rows, weights)
+        return _in_heads(torch.bmm(weights, v), query)
+
+    @staticmethod
+    def backward(context: Any, gradient: Any) -> Any:
+        query, key, value, q, k, v, weights = context.saved_tensors
+        scale, causal = context.static
+        needed = context.needs_input_grad[:3]
+        if torch.is_grad_enabled():
+            result = _by_products(query, key, value, _seen(query, key, None, causal), scale)
+            found = shares(result, (query, key, value), needed, gradient, True)
+        else:
+            over = _in_rows(gradient)
+            back = torch.bmm(over, v.transpose(1, 2))
+            back = _ATEN._softmax_backward_data(back, weights, -1, back.dtype)
+            nothing = back.new_zeros((1, 1, 1))
+            rows = (
+                torch.baddbmm(nothing, back, k, beta=0, alpha=scale),
+                torch.baddbmm(nothing, back.transpose(1, 2), q, beta=0, alpha=scale),
+                torch.bmm(weights.transpose(1, 2), over),
+            )
+            found = [_in_heads(share, query) for share in rows]
+        return *(share if wanted else None for share, wanted in zip(found, needed, strict=True)), None, None
+
+
 def _by_products(query: Any, key: Any, value: Any, seen: Any, scale: float) -> Any:
     logits = torch.matmul((query * scale).transpose(1, 2), key.permute(0, 2, 3, 1))
     if seen is not None:
@@ -108,6 +156,8 @@ def _dot_product_attention(
     followed = torch.is_grad_enabled() and any(array.requires_grad for array in arrays)
     few = followed and in_trace() and query.shape[1] * key.shape[1] < _FEW
     fits = query.device.type != "cpu" or (value.shape[3] == query.shape[3] and not few)
+    if few and mask is None and query.device.type == "cpu":
+        return _Learnt.apply(*arrays, scale, causal)
     if mask is not None or not fits:
         return _by_products(*arrays, _seen(query, key, mask, causal), scale)
     return _Followed.apply(*arrays, scale, causal) if followed else _fused(*arrays, scale, causal)

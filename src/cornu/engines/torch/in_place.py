@@ -9,10 +9,19 @@ from torch.fx import GraphModule, Node
 __all__ = ["in_place", "may_be_view", "writes"]
 
 _aten = torch.ops.aten
+_SHARE = 8  # elements filled by each condition, from which on it is looked at first
+
+
+def _filled(value: Any, where: Any, number: Any) -> Any:
+    """A few places are looked at first: those of positions outside a table, of which there are none as a rule."""
+    few = type(where) is torch.Tensor and where.device.type == "cpu" and where.numel() * _SHARE <= value.numel()
+    return value if few and not where.any() else value.masked_fill_(where, number)
+
+
 # Operators that compute element by element: how they write to the memory of their first argument.
 _WRITERS: dict[Any, tuple[Any, str | None]] = {
     _aten.relu.default: (torch.relu_, None),
-    _aten.masked_fill.Scalar: (torch.Tensor.masked_fill_, None),
+    _aten.masked_fill.Scalar: (_filled, None),
     _aten.threshold_backward.default: (_aten.threshold_backward.grad_input._op, "grad_input"),
     _aten.sigmoid_backward.default: (_aten.sigmoid_backward.grad_input._op, "grad_input"),
     _aten.tanh_backward.default: (_aten.tanh_backward.grad_input._op, "grad_input"),
@@ -24,11 +33,13 @@ _WRITERS: dict[Any, tuple[Any, str | None]] = {
     },
     **{getattr(_aten, name).Tensor: (getattr(torch, name), "out") for name in "add sub mul div".split()},
 }
+
 # Others, whose further arguments must lie elsewhere.
 _PUTTERS: dict[Any, tuple[Any, str | None]] = {
     _aten.index_add.default: (torch.Tensor.index_add_, None),
     _aten.scatter_add.default: (torch.Tensor.scatter_add_, None),
     _aten.index_copy.default: (torch.Tensor.index_copy_, None),
+    _aten.addmm.default: (torch.addmm, "out"),
 }
 _METHODS = {_aten.relu.default, _aten.masked_fill.Scalar}
 _EITHER = {_aten.add.Tensor, _aten.sub.Tensor, _aten.mul.Tensor, _aten.div.Tensor}

@@ -1,6 +1,6 @@
 """A traced graph without the nodes that do nothing or repeat others, with what is known computed beforehand, with a
-bias added by the product that it belongs to, gradients of picked log probabilities computed in their place, and with as
-few views as will do."""
+bias, or a sum so far, added by the product that it belongs to, gradients of picked log probabilities computed in their
+place, and with as few views as will do."""
 
 from typing import Any
 
@@ -45,6 +45,7 @@ def simplify(traced: GraphModule) -> None:
         _fold(traced)
         _share(traced)
         _add_biases(traced)
+        _add_up(traced)
         _pick_directly(traced)
         traced.graph.eliminate_dead_code()
         _look_less(traced)
@@ -193,6 +194,43 @@ def _add_biases(traced: GraphModule) -> None:
             break
 
 
+def _add_up(traced: GraphModule) -> None:
+    """Let a product add what comes to it, as gradients do that meet: in its memory, where nobody else reads that."""
+    for node in list(traced.graph.nodes):
+        if node.target is not _aten.add.Tensor or node.kwargs:
+            continue
+        for seen, other in (node.args, node.args[::-1]):
+            source = _source(seen)
+            if source is None or source.target is not _aten.mm.default or not _may_be_added(other, seen):
+                continue
+            like, shape = source.meta["val"], node.meta["val"].shape
+            with traced.graph.inserting_before(node):
+                flat = other if other.meta["val"].ndim == 2 else _reshaped(traced, other, like.shape)
+                new = traced.graph.call_function(_aten.addmm.default, (flat, *source.args))
+                new.meta["val"] = like
+                new = new if len(shape) == 2 else _reshaped(traced, new, shape)
+            node.replace_all_uses_with(new)
+            break
+
+
+def _may_be_added(value: Any, seen: Any) -> bool:
+    """Whether a value has a number for each of a product, which another node shows, at the same place in memory."""
+    meta, like = value.meta.get("val") if isinstance(value, Node) else None, seen.meta["val"]
+    return (
+        isinstance(meta, torch.Tensor)
+        and (meta.shape, meta.dtype, meta.device) == (like.shape, like.dtype, like.device)
+        and like.dtype in _FLOATS
+        and meta.is_contiguous()
+        and like.is_contiguous()
+    )
+
+
+def _reshaped(traced: GraphModule, node: Node, shape: Any) -> Node:
+    found = traced.graph.call_function(_aten.view.default, (node, list(shape)))
+    found.meta["val"] = node.meta["val"].view(shape)
+    return found
+
+
 def _source(seen: Any) -> Node | None:
     """The product, or the convolution with its channels last, that a node shows, if nobody else looks at it."""
     if not isinstance(seen, Node) or len(seen.users) > 1:
@@ -225,11 +263,7 @@ def _is_bias(value: Any, seen: Node, source: Node) -> bool:
 def _flat(traced: GraphModule, bias: Node) -> Node:
     """A bias along one axis."""
     like = bias.meta["val"]
-    if like.ndim == 1:
-        return bias
-    found = traced.graph.call_function(_aten.view.default, (bias, [like.numel()]))
-    found.meta["val"] = like.view(-1)
-    return found
+    return bias if like.ndim == 1 else _reshaped(traced, bias, [like.numel()])
 
 
 def _pick_directly(traced: GraphModule) -> None:
