@@ -211,8 +211,8 @@ class Engine(Interpreter):
             watcher(op, arrays, static, result)
         return result
 
-    def fitted(self, function: Callable[..., Any], dtypes: list[str]) -> Callable[..., Any]:
-        """A function of the table as it is for arguments of these dtypes, without asking for them again."""
+    def fitted(self, function: Callable[..., Any], dtypes: list[str], ranks: list[int]) -> Callable[..., Any]:
+        """A function of the table as it is for arguments of these dtypes and ranks, without asking for them again."""
         return function
 
     def own(self, value: Any, dtype: str | None = None) -> Any:

@@ -7,13 +7,12 @@ run, and a `Replay` runs them again. They are the engine's own eager functions, 
 
 import contextlib
 import functools
-import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from cornu.core import context, tree
 from cornu.core.variable import Variable
-from cornu.ops._declare import Op, dtype_of, interpreter_of, prepare
+from cornu.ops._declare import Op, dtype_of, interpreter_of, prepare, shape_of
 
 __all__ = ["Recorder", "Replay"]
 
@@ -28,35 +27,74 @@ class _Unlike(Exception):
 class Replay:
     """What a call came down to.
 
+    Values have places in the order in which they come: inputs, constants, variables, results of the steps.
+
     Args:
+        inputs: how many values it takes.
         constants: values that are the same every time.
         variables: those that are read.
-        steps: `(function, place or places of its arguments, whether it gives several, places free after it)`.
+        steps: `(function, place, places or None for each argument, how many results, whether they are a sequence)`.
         outputs: the places of the results.
-
-    Values have places in the order in which they come: inputs, constants, variables, results of the steps.
     """
 
-    __slots__ = ("constants", "outputs", "steps", "variables")
+    __slots__ = ("run", "variables")
 
-    def __init__(self, constants: list[Any], variables: list[Variable], steps: list[Any], outputs: list[int]) -> None:
-        self.constants = constants
+    def __init__(
+        self, inputs: int, constants: list[Any], variables: list[Variable], steps: list[Any], outputs: list[int]
+    ) -> None:
         self.variables = variables
-        self.steps = steps
-        self.outputs = outputs
+        self.run = _written(inputs, constants, len(variables), steps, outputs)
 
     def __call__(self, inputs: list[Any]) -> list[Any]:
         """The results for values of the inputs; the engine is in force."""
-        values = [*inputs, *self.constants, *_read(self.variables)]
-        for function, pick, several, done in self.steps:
-            result = function(*pick(values))
-            if several:
-                values.extend(result)
-            else:
-                values.append(result)
-            for place in done:
-                values[place] = None
-        return [values[place] for place in self.outputs]
+        return self.run(inputs, _read(self.variables))
+
+
+def _written(
+    inputs: int, constants: list[Any], variables: int, steps: list[Any], outputs: list[int]
+) -> Callable[[list[Any], list[Any]], list[Any]]:
+    """The steps as one Python function of the inputs and the variables' values."""
+    first = inputs + len(constants)
+    scope: dict[str, Any] = {f"v{inputs + i}": value for i, value in enumerate(constants)}
+
+    def unpacked(places: range, source: str) -> str:
+        return f"{''.join(f'v{place}, ' for place in places)}= {source}" if places else ""
+
+    def text(place: Any) -> str:
+        if isinstance(place, list):
+            return f"[{', '.join(map(text, place))}]"
+        return "None" if place is None else f"v{place}"
+
+    lines = [unpacked(range(inputs), "inputs"), unpacked(range(first, first + variables), "variables")]
+    made = first + variables
+    for number, ((function, arguments, count, several), over) in enumerate(
+        zip(steps, _last_needed(steps, made, set(outputs)), strict=True)
+    ):
+        scope[f"f{number}"] = function
+        called = f"f{number}({', '.join(map(text, arguments))})"
+        lines.append(unpacked(range(made, made + count), called) if several else f"v{made} = {called}")
+        if over:
+            lines.append(f"del {', '.join(map(text, over))}")
+        made += count
+    source = "\n    ".join(["def run(inputs, variables):", *filter(None, lines), f"return {text(outputs)}"])
+    exec(compile(source, "<cornu replay>", "exec"), scope)
+    run: Callable[[list[Any], list[Any]], list[Any]] = scope["run"]
+    return run
+
+
+def _last_needed(steps: list[Any], first: int, kept: set[int]) -> list[list[int]]:
+    """For each step the places of results that nobody needs after it."""
+    last: dict[int, int] = {}
+    made = first
+    for i, (_, arguments, count, _) in enumerate(steps):
+        last.update((place, i) for place in tree.leaves(arguments) if place is not None and place >= first)
+        last.update((place, i) for place in range(made, made + count))
+        made += count
+    over: list[list[int]] = [[] for _ in steps]
+    for place, i in last.items():
+        if place not in kept:
+            over[i].append(place)
+    return over
 
 
 def _read(variables: list[Variable]) -> list[Any]:
@@ -124,9 +162,11 @@ class Recorder:
         if any(interpreter_of(leaf) is not None for leaf in tree.leaves(list(static.values()))):
             raise _Unlike(f"an argument of {op.name!r} is a value")
         dtypes: list[str] = []
+        ranks: list[int] = []
 
         def place(value: Any, dtype: str | None) -> Any:
             dtypes.append(dtype or dtype_of(value))
+            ranks.append(len(shape_of(value)))
             return self._place(value, dtype)
 
         ready = prepare(op, arrays, place)
@@ -137,7 +177,7 @@ class Recorder:
         if op.name in self.engine.ruled and self.engine.ruled[op.name](static):
             function: Callable[..., Any] = functools.partial(_by_rule, self.engine, op, tuple(ready), static)
         else:
-            function = self.engine.fitted(self.engine.table[op.name], dtypes)
+            function = self.engine.fitted(self.engine.table[op.name], dtypes, ranks)
             if static:
                 function = functools.partial(function, **static)
         self._step(function, list(ready.values()), result)
@@ -216,45 +256,7 @@ class Recorder:
             (function, [None if a is None else number(a) for a in arguments], count, several)
             for function, arguments, count, several in self.steps
         ]
-        return Replay(self.constants, self.variables, _with_lifetimes(steps, starts["result"], set(ends)), ends)
-
-
-def _with_lifetimes(steps: list[Any], first: int, kept: set[int]) -> list[Any]:
-    """The steps with how they pick their arguments, and the results that nobody needs after each."""
-    last: dict[int, int] = {}
-    made = first
-    for i, (_, arguments, count, _) in enumerate(steps):
-        last.update((place, i) for place in tree.leaves(arguments) if place is not None and place >= first)
-        last.update((place, i) for place in range(made, made + count))
-        made += count
-    free: list[list[int]] = [[] for _ in steps]
-    for place, i in last.items():
-        if place not in kept:
-            free[i].append(place)
-    return [
-        (function, _picker(arguments), several, tuple(done))
-        for (function, arguments, _, several), done in zip(steps, free, strict=True)
-    ]
-
-
-def _picker(arguments: list[Any]) -> Callable[[list[Any]], Any]:
-    """A function that takes arguments out of the values."""
-    if len(arguments) > 1 and all(isinstance(place, int) for place in arguments):
-        return operator.itemgetter(*arguments)
-    if len(arguments) == 1 and isinstance(arguments[0], int):
-        place = arguments[0]
-        return lambda values: (values[place],)
-
-    def pick(values: list[Any]) -> list[Any]:
-        return [_picked(values, place) for place in arguments]
-
-    return pick
-
-
-def _picked(values: list[Any], place: Any) -> Any:
-    if place is None:
-        return None
-    return [values[item] for item in place] if isinstance(place, list) else values[place]
+        return Replay(len(self.inputs), self.constants, self.variables, steps, ends)
 
 
 def _by_rule(engine: Any, op: Op, names: tuple[str, ...], static: dict[str, Any], *values: Any) -> Any:

@@ -5,7 +5,6 @@ subclass with `call`. A subclass may also be made from a graph: `MyModel(inputs,
 `super().__init__(inputs, outputs)`.
 """
 
-import functools
 import warnings
 from typing import Any
 
@@ -115,8 +114,7 @@ class Model(Trainer):
             replays = self._cache.get("replays")
             if replays is None or not replays.serves(self):
                 replays = self._cache["replays"] = Replays(self)
-            call = functools.partial(super().__call__, **kwargs)
-            found = replays.call(self, args[0], kwargs.get("training"), call)
+            found = replays.call(self, args[0], kwargs, super().__call__)
             if found is not MISSING:
                 return found
         return super().__call__(*args, **kwargs)

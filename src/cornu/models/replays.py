@@ -6,6 +6,7 @@ Whoever wants to see the ops or layers as they run (a debugger, a watcher, a tap
 ordinary call.
 """
 
+import functools
 import itertools
 import operator
 import sys
@@ -60,14 +61,14 @@ class Replays:
             return False
         return list(map(len, self._held)) == self._counts and all(map(operator.is_, _values_of(self._held), self._then))
 
-    def call(self, model: Any, given: Any, training: bool | None, ordinary: Callable[[Any], Any]) -> Any:
+    def call(self, model: Any, given: Any, said: dict[str, Any], ordinary: Callable[..., Any]) -> Any:
         """The model's outputs, run again or recorded; `MISSING` if the ordinary call is wanted.
 
         Args:
             model: the model.
             given: its inputs in their structure.
-            training: what the caller said of it.
-            ordinary: calls the model on inputs.
+            said: what the caller said beside them.
+            ordinary: calls the model on both.
         """
         if not _undisturbed():
             return MISSING
@@ -78,7 +79,7 @@ class Replays:
             return MISSING  # the ordinary call says where
         if inputs is None:
             return MISSING
-        key = (engine.name, training, *[shape_of(value) for value in inputs])
+        key = (engine.name, said.get("training"), *map(_sizes, inputs))
         known = self._found.get(key, _NEW)
         if known.replay is not None and known.calls >= _TRUSTED:
             self.replayed += 1
@@ -96,7 +97,7 @@ class Replays:
         if known.calls < _RECORDED:
             return MISSING
         with context.use_engine(engine):
-            return self._compared(model, known, engine, inputs, ordinary)
+            return self._compared(model, known, engine, inputs, functools.partial(ordinary, **said))
 
     def _values(self, given: Any, engine: Any) -> list[Any] | None:
         """The engine's values of the inputs, if they are just what the graph takes."""
@@ -147,6 +148,11 @@ class Replays:
             and not any(map(_has_own_code, self._layers))
             and not any(self.function.way([None] * len(self._inputs)).masked)
         )
+
+
+def _sizes(value: Any) -> tuple[Any, ...]:
+    shape = value.shape
+    return shape if isinstance(shape, tuple) else shape_of(value)
 
 
 def _values_of(dicts: list[dict[str, Any]]) -> Iterator[Any]:

@@ -30,7 +30,7 @@ from cornu.engines.torch.arrays import (
     together,
 )
 from cornu.engines.torch.home import TorchHome, home_of
-from cornu.engines.torch.table import TABLE
+from cornu.engines.torch.table import TABLE, flat_linear, linear
 from cornu.engines.torch.tracing import TorchCompiled, trace
 from cornu.ops._declare import Op, dtype_of
 
@@ -84,9 +84,11 @@ class TorchEngine(Engine):
             watcher(op, arrays, static, result)
         return result
 
-    def fitted(self, function: Callable[..., Any], dtypes: list[str]) -> Callable[..., Any]:
+    def fitted(self, function: Callable[..., Any], dtypes: list[str], ranks: list[int]) -> Callable[..., Any]:
         """The function itself; for floats what it comes down to."""
-        return quirks.for_floats(function) if set(dtypes) <= {"float32", "float64"} else function
+        if not set(dtypes) <= {"float32", "float64"}:
+            return function
+        return flat_linear if function is linear and ranks == [2, 2, 1] else quirks.for_floats(function)
 
     def plain(self, value: Any) -> Any:
         """The value itself; in a trace, the elements of one that is known."""

@@ -10,7 +10,7 @@ from cornu.engines.torch.arrays import DTYPES, constant_of, device
 from cornu.engines.torch.control import CONTROL
 from cornu.engines.torch.threefry import threefry2x32
 
-__all__ = ["TABLE"]
+__all__ = ["TABLE", "flat_linear", "linear"]
 
 TABLE: dict[str, Callable[..., Any]] = {"threefry2x32": threefry2x32}
 
@@ -190,12 +190,18 @@ def _matmul(x1: Any, x2: Any) -> Any:
     return torch.matmul(x1, x2)
 
 
-def _linear(x: Any, kernel: Any, bias: Any) -> Any:
+def linear(x: Any, kernel: Any, bias: Any) -> Any:
+    """`x @ kernel + bias`."""
     if x.dtype not in (torch.float32, torch.float64) or x.ndim < 2 or (kernel.ndim, bias.ndim) != (2, 1):
         return TABLE["add"](TABLE["matmul"](x, kernel), bias)
     if x.ndim == 2:
         return torch.addmm(bias, x, kernel)
     return torch.addmm(bias, x.reshape(-1, x.shape[-1]), kernel).view(*x.shape[:-1], kernel.shape[1])
+
+
+def flat_linear(x: Any, kernel: Any, bias: Any) -> Any:
+    """`linear` of matrices of floats."""
+    return torch.addmm(bias, x, kernel)
 
 
 def _dot_general(x1: Any, x2: Any, contract: Any, batch: Any) -> Any:
@@ -218,7 +224,7 @@ def _product(sizes: Any) -> int:
 
 TABLE |= {
     "matmul": _exact(_matmul),
-    "linear": _linear,
+    "linear": linear,
     "dot_general": _exact(_dot_general),
     **indexing.TABLE,
     **updates.TABLE,
