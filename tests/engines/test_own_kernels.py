@@ -18,6 +18,7 @@ import cornu
 from cornu import ops
 from cornu.autodiff import value_and_grad
 from cornu.autodiff.tape import tape_value_and_grad
+from cornu.core import dtypes
 from cornu.core.context import engine_in_force
 from cornu.engines.jax import choice, compiling
 from cornu.engines.torch import parallel, recurrent, tracing
@@ -785,6 +786,23 @@ def test_tensorflow_lets_go_of_the_graphs_of_models_that_are_gone():
     before = graphs()
     use()
     assert graphs() == before
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64", "uint8", "bool", "float16", "bfloat16"])
+def test_tensorflow_takes_batches_of_any_kind_without_a_second_copy(dtype):
+    """A batch that nobody writes to: its elements, whether they lie as TensorFlow wants them or not."""
+    engine = tensorflow()
+    room = np.zeros(64 + 24, dtypes.numpy_dtype(dtype))
+    start = -room.ctypes.data % 64 // room.itemsize
+    aligned = room[start : start + 24].reshape(4, 6)
+    aligned[:] = np.arange(24).reshape(4, 6)
+    for array in (aligned, aligned.T, aligned[:0], np.array(aligned[1, 1]), aligned[:, 1:4]):
+        found = engine.lend(array)
+        assert found.dtype.name == dtype and tuple(found.shape) == array.shape
+        np.testing.assert_array_equal(engine.to_host(found), array)
+    found = engine.lend(aligned)
+    if "CPU" in found.device and dtype not in ("float16", "bfloat16"):
+        assert np.shares_memory(engine.to_host(found), aligned)
 
 
 def test_tensorflow_steps_run_under_a_tape_of_the_user_s():

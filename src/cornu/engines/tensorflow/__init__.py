@@ -39,6 +39,8 @@ _LARGE = 1 << 16
 
 # Not `type(tf.constant(0))`: after that users could no longer set TensorFlow's threads and devices.
 _EAGER = tf.__internal__.EagerTensor
+# Whose arrays a tensor can be made of without a copy, where they are aligned as TensorFlow wants them.
+_LENT = frozenset(map(np.dtype, ("float32", "float64", "int32", "int64", "uint8", "bool")))
 _ours: ContextVar[bool] = ContextVar("cornu_tensorflow_trace", default=False)
 
 
@@ -106,6 +108,13 @@ class TensorflowEngine(Engine):
             return tf.constant(value)
         with tf.init_scope():
             return tf.constant(value)
+
+    def lend(self, value: Any) -> Any:
+        """A host array as a tensor, which may lie in its memory: `tf.constant` copies it first."""
+        if type(value) is np.ndarray and value.dtype in _LENT and tf.executing_eagerly():
+            eager.ensure_initialized()
+            return _EAGER(value, eager.context().device_name, None)
+        return self.feed(value)
 
     def to_host(self, value: Any) -> np.ndarray:
         """The tensor's elements, not to be written to: they are the tensor's own memory.
