@@ -137,6 +137,22 @@ def test_matrices_of_large_products_are_packed_beforehand(monkeypatch, biased):
     assert not any(product in targets(part) for part in parts_of(run, values, 3))
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_narrow_matrices_lie_by_columns_for_one_row(rows):
+    """Those that have four times as many rows as columns; the numbers are those of the product as it was."""
+
+    def run(values):
+        narrow, bias, wide, x = values
+        return [ops.matmul(ops.add(ops.matmul(x, narrow), bias), wide), ops.matmul(ops.exp(x), narrow)]
+
+    values = [floats(64, 10), floats(10), floats(10, 12), floats(rows, 64)]
+    parts = parts_of(run, values, 3)
+    early, late = map(targets, parts)
+    assert early.count("aten.contiguous.default") == (2 if rows == 1 else 0) and "aten.t.default" not in late
+    for found, wanted in zip(outputs_of(parts, values, 3), run(list(values)), strict=True):
+        np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-5, atol=1e-5)
+
+
 def test_kernels_beside_channels_in_front_stay():
     """There the results would lie in another order than what comes after was traced for."""
     cornu.utils.set_random_seed(0)

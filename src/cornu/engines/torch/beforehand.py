@@ -18,6 +18,7 @@ __all__ = ["split"]
 _aten = torch.ops.aten
 _LARGEST = 1 << 25  # bytes that are kept at most
 _WORK = 10_000_000  # multiplications in a product from which on oneDNN's of a packed matrix takes less time
+_NARROW = 4  # times as many rows as columns has a matrix that one row is multiplied by faster column by column
 
 
 def split(traced: GraphModule, count: int) -> tuple[GraphModule, GraphModule]:
@@ -68,7 +69,7 @@ def _early(traced: GraphModule, given: list[Node]) -> set[Node]:
         sizes = {storage: size for by in kept.values() for storage, size in by.items() if storage not in free}
         room = _LARGEST - sum(sizes.values())
         if room >= 0:
-            _pack_matrices(traced, known, room)
+            _lay_matrices(traced, known, room)
             return known
         most = max(sizes, key=lambda storage: sizes[storage])
         later = {node for node in known if any(storage == most for storage, _ in _memory(node))}
@@ -122,11 +123,13 @@ def _turn_kernels(traced: GraphModule, known: set[Node]) -> None:
         known.add(turned)
 
 
-def _pack_matrices(traced: GraphModule, known: set[Node], room: int) -> None:
-    """Have the matrices of large products as oneDNN packs them, if that takes no more than so many bytes."""
-    packed_product = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    if packed_product is None or not torch.backends.mkldnn.is_available():
-        return
+def _lay_matrices(traced: GraphModule, known: set[Node], room: int) -> None:
+    """Have the matrices of products as they are read fastest, if that takes no more than so many bytes.
+
+    Those of large products are packed as oneDNN has them; those of one row with few columns lie column by column.
+    """
+    packed_product: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    packs = packed_product is not None and torch.backends.mkldnn.is_available()
     for node in list(traced.graph.nodes):
         bias: Any
         if node.target is _aten.addmm.default and not node.kwargs:
@@ -139,20 +142,29 @@ def _pack_matrices(traced: GraphModule, known: set[Node], room: int) -> None:
         fits = (like.dtype, like.device.type) == (torch.float32, "cpu") and rows.is_contiguous()
         if not fits or matrix not in known or x in known or (bias is not None and bias.meta["val"].ndim != 1):
             continue
-        if len(rows) * like.numel() < _WORK or like.nbytes > room:
+        is_large = packs and len(rows) * like.numel() >= _WORK
+        is_narrow = len(rows) == 1 and len(like) >= _NARROW * like.shape[1] and like.is_contiguous()
+        if not (is_large or is_narrow) or like.nbytes > room:
             continue
         room -= like.nbytes
         with traced.graph.inserting_before(node):
-            packed = matrix
-            for target, args in (
-                (_aten.t.default, ()),
-                (_aten.contiguous.default, ()),
-                (torch.ops.mkldnn._reorder_linear_weight.default, (len(rows),)),
-            ):
-                packed = traced.graph.call_function(target, (packed, *args))
-                packed.meta["val"] = like.t().contiguous()
-                known.add(packed)
-            new = traced.graph.call_function(packed_product.default, (x, packed, bias, "none", [], ""))
+            columns = _known_call(traced, known, _aten.t.default, (matrix,), like.t())
+            columns = _known_call(traced, known, _aten.contiguous.default, (columns,), like.t().contiguous())
+            if is_large:
+                reorder = torch.ops.mkldnn._reorder_linear_weight.default
+                packed = _known_call(traced, known, reorder, (columns, len(rows)), like.t().contiguous())
+                new = traced.graph.call_function(packed_product.default, (x, packed, bias, "none", [], ""))
+            else:
+                turned = _known_call(traced, known, _aten.t.default, (columns,), like.t().contiguous().t())
+                new = traced.graph.call_function(node.target, (*node.args[:-1], turned))
         new.meta["val"] = node.meta["val"]
         node.replace_all_uses_with(new)
         traced.graph.erase_node(node)
+
+
+def _known_call(traced: GraphModule, known: set[Node], target: Any, args: tuple[Any, ...], value: Any) -> Node:
+    """A new node that is computed beforehand."""
+    node = traced.graph.call_function(target, args)
+    node.meta["val"] = value
+    known.add(node)
+    return node
