@@ -15,6 +15,7 @@ __all__ = [
     "ALL",
     "FLOATS",
     "INTEGERS",
+    "LENT",
     "floatx",
     "is_float",
     "is_integer",
@@ -31,6 +32,8 @@ SIGNED = ("int8", "int16", "int32", "int64")
 UNSIGNED = ("uint8", "uint16", "uint32", "uint64")
 INTEGERS = SIGNED + UNSIGNED
 ALL = ("bool", *INTEGERS, *FLOATS)
+# Of NumPy's own, those whose arrays an engine may be given to use where they lie.
+LENT = frozenset(map(np.dtype, ("float32", "float64", "int32", "int64", "uint8", "bool")))
 
 WEAK_INT, WEAK_FLOAT = "int", "float"
 

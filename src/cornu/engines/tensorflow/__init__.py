@@ -15,7 +15,7 @@ from tensorflow.python.eager import context as eager
 from tensorflow.python.eager.tape import variable_accessed
 
 from cornu.autodiff.tape import pull_back
-from cornu.core import context, tree
+from cornu.core import context, dtypes, tree
 from cornu.core.dims import Size
 from cornu.core.errors import GraphError, ShapeError
 from cornu.core.spec import Spec
@@ -39,8 +39,6 @@ _LARGE = 1 << 16
 
 # Not `type(tf.constant(0))`: after that users could no longer set TensorFlow's threads and devices.
 _EAGER = tf.__internal__.EagerTensor
-# Whose arrays a tensor can be made of without a copy, where they are aligned as TensorFlow wants them.
-_LENT = frozenset(map(np.dtype, ("float32", "float64", "int32", "int64", "uint8", "bool")))
 _ours: ContextVar[bool] = ContextVar("cornu_tensorflow_trace", default=False)
 
 
@@ -110,8 +108,8 @@ class TensorflowEngine(Engine):
             return tf.constant(value)
 
     def lend(self, value: Any) -> Any:
-        """A host array as a tensor, which may lie in its memory: `tf.constant` copies it first."""
-        if type(value) is np.ndarray and value.dtype in _LENT and tf.executing_eagerly():
+        """A host array as a tensor, which lies in its memory where that is aligned: `tf.constant` copies it first."""
+        if type(value) is np.ndarray and value.dtype in dtypes.LENT and tf.executing_eagerly():
             eager.ensure_initialized()
             return _EAGER(value, eager.context().device_name, None)
         return self.feed(value)

@@ -22,7 +22,6 @@ __all__ = [
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in dtypes.ALL}
 
-_LENT = frozenset(map(np.dtype, ("float32", "float64", "int32", "int64", "uint8", "bool")))
 _LARGE = 1 << 18  # bytes from which on a copy is shared between threads
 _lent: dict[int, Any] = {}  # by their ids, weak references to the places that lie in somebody else's memory
 _BFLOAT16 = dtypes.numpy_dtype("bfloat16")
@@ -117,7 +116,7 @@ def from_host(value: np.ndarray) -> Any:
 
 def can_be_lent(value: Any) -> bool:
     """Whether something is a host array whose memory can be read as a tensor where new values live."""
-    if type(value) is not np.ndarray or value.dtype not in _LENT:
+    if type(value) is not np.ndarray or value.dtype not in dtypes.LENT:
         return False
     flags = value.flags
     return flags.c_contiguous and flags.writeable and device().type == "cpu" and not in_trace()

@@ -57,17 +57,10 @@ class _Followed(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, gradient: Any) -> Any:
-        query, key, value = given = context.saved_tensors[:3]
+        if gradient.device.type == "cpu":
+            return _gradients(context, gradient, _cpu_gradient)
         needed = context.needs_input_grad[:3]
-        if torch.is_grad_enabled():
-            scale, causal = context.static
-            result = _by_products(query, key, value, _seen(query, key, None, causal), scale)
-            found = shares(result, given, needed, gradient, True)
-        elif gradient.device.type == "cpu":
-            found = _cpu_gradient(context, gradient)
-        else:
-            found = shares(context.result, context.inside, needed, gradient, False)
-        return *(share if wanted else None for share, wanted in zip(found, needed, strict=True)), None, None
+        return _gradients(context, gradient, lambda *_: shares(context.result, context.inside, needed, gradient, False))
 
 
 def _cpu_gradient(context: Any, gradient: Any) -> list[Any]:
@@ -106,24 +99,35 @@ class _Learnt(torch.autograd.Function):
 
     @staticmethod
     def backward(context: Any, gradient: Any) -> Any:
-        query, key, value, q, k, v, weights = context.saved_tensors
+        return _gradients(context, gradient, _learnt_gradient)
+
+
+def _learnt_gradient(context: Any, gradient: Any) -> list[Any]:
+    query, _, _, q, k, v, weights = context.saved_tensors
+    scale, _ = context.static
+    over = _in_rows(gradient)
+    back = torch.bmm(over, v.transpose(1, 2))
+    back = _ATEN._softmax_backward_data(back, weights, -1, back.dtype)
+    nothing = back.new_zeros((1, 1, 1))
+    rows = (
+        torch.baddbmm(nothing, back, k, beta=0, alpha=scale),
+        torch.baddbmm(nothing, back.transpose(1, 2), q, beta=0, alpha=scale),
+        torch.bmm(weights.transpose(1, 2), over),
+    )
+    return [_in_heads(share, query) for share in rows]
+
+
+def _gradients(context: Any, gradient: Any, once: Callable[[Any, Any], list[Any]]) -> Any:
+    """Those that are needed, as autograd takes them: to be differentiated again, those of the matrix products."""
+    query, key, value = given = context.saved_tensors[:3]
+    needed = context.needs_input_grad[:3]
+    if torch.is_grad_enabled():
         scale, causal = context.static
-        needed = context.needs_input_grad[:3]
-        if torch.is_grad_enabled():
-            result = _by_products(query, key, value, _seen(query, key, None, causal), scale)
-            found = shares(result, (query, key, value), needed, gradient, True)
-        else:
-            over = _in_rows(gradient)
-            back = torch.bmm(over, v.transpose(1, 2))
-            back = _ATEN._softmax_backward_data(back, weights, -1, back.dtype)
-            nothing = back.new_zeros((1, 1, 1))
-            rows = (
-                torch.baddbmm(nothing, back, k, beta=0, alpha=scale),
-                torch.baddbmm(nothing, back.transpose(1, 2), q, beta=0, alpha=scale),
-                torch.bmm(weights.transpose(1, 2), over),
-            )
-            found = [_in_heads(share, query) for share in rows]
-        return *(share if wanted else None for share, wanted in zip(found, needed, strict=True)), None, None
+        result = _by_products(query, key, value, _seen(query, key, None, causal), scale)
+        found = shares(result, given, needed, gradient, True)
+    else:
+        found = once(context, gradient)
+    return *(share if wanted else None for share, wanted in zip(found, needed, strict=True)), None, None
 
 
 def _by_products(query: Any, key: Any, value: Any, seen: Any, scale: float) -> Any:

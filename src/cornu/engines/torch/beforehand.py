@@ -117,10 +117,8 @@ def _turn_kernels(traced: GraphModule, known: set[Node]) -> None:
             continue
         with traced.graph.inserting_before(node):
             order: dict[str, Any] = {"memory_format": torch.channels_last}
-            turned = traced.graph.call_function(_aten.clone.default, (kernel,), order)
-        turned.meta["val"] = like.clone(memory_format=torch.channels_last)
+            turned = _known_call(traced, known, _aten.clone.default, (kernel,), like.clone(**order), order)
         node.update_arg(1, turned)
-        known.add(turned)
 
 
 def _lay_matrices(traced: GraphModule, known: set[Node], room: int) -> None:
@@ -162,9 +160,11 @@ def _lay_matrices(traced: GraphModule, known: set[Node], room: int) -> None:
         traced.graph.erase_node(node)
 
 
-def _known_call(traced: GraphModule, known: set[Node], target: Any, args: tuple[Any, ...], value: Any) -> Node:
+def _known_call(
+    traced: GraphModule, known: set[Node], target: Any, args: tuple[Any, ...], value: Any, kwargs: Any = None
+) -> Node:
     """A new node that is computed beforehand."""
-    node = traced.graph.call_function(target, args)
+    node = traced.graph.call_function(target, args, kwargs)
     node.meta["val"] = value
     known.add(node)
     return node

@@ -207,7 +207,8 @@ def _lstm(
         found = _Followed.apply(count, *(array for kind in given for array in kind), *weights)
     else:
         found = _layer(*given, weights, False)
-    states, state, carry = found[:count], _joined(found[count : 2 * count], 0), _joined(found[2 * count : 3 * count], 0)
+    states, lasts, carries = _kinds(found, count)[:3]
+    state, carry = _joined(lasts, 0), _joined(carries, 0)
     return (_turned(_joined(states, 1), reverse) if sequences else state), state, carry
 
 

@@ -44,8 +44,7 @@ def simplify(traced: GraphModule) -> None:
         traced.graph.eliminate_dead_code()
         _fold(traced)
         _share(traced)
-        _add_biases(traced)
-        _add_up(traced)
+        _add_in_products(traced)
         _pick_directly(traced)
         traced.graph.eliminate_dead_code()
         _look_less(traced)
@@ -171,44 +170,33 @@ def _is_dense(node: Node) -> bool:
     return bool(value.permute(order).is_contiguous())
 
 
-def _add_biases(traced: GraphModule) -> None:
-    """Let a product or a convolution add the bias that comes after it: one pass over memory less."""
-    for node in list(traced.graph.nodes):
-        if node.target is not _aten.add.Tensor or node.kwargs:
-            continue
-        for seen, bias in (node.args, node.args[::-1]):
-            source = _source(seen)
-            if source is None or not _is_bias(bias, seen, source):
-                continue
-            with traced.graph.inserting_before(node):
-                if source.target is _aten.mm.default:
-                    new = traced.graph.call_function(_aten.addmm.default, (_flat(traced, bias), *source.args))
-                else:
-                    given = (*source.args[:2], bias, *source.args[3:])
-                    new = traced.graph.call_function(_aten.convolution.default, given)
-                new.meta["val"] = source.meta["val"]
-                if seen is not source:
-                    new = traced.graph.call_function(seen.target, (new, *seen.args[1:]))  # type: ignore[arg-type]
-                    new.meta["val"] = node.meta["val"]
-            node.replace_all_uses_with(new)
-            break
+def _add_in_products(traced: GraphModule) -> None:
+    """Let a product or a convolution add what comes after it: one pass over memory less.
 
-
-def _add_up(traced: GraphModule) -> None:
-    """Let a product add what comes to it, as gradients do that meet: in its memory, where nobody else reads that."""
+    That is a bias or, for a product, what has its shape, as gradients that meet: in its memory where nobody else reads.
+    """
     for node in list(traced.graph.nodes):
         if node.target is not _aten.add.Tensor or node.kwargs:
             continue
         for seen, other in (node.args, node.args[::-1]):
             source = _source(seen)
-            if source is None or source.target is not _aten.mm.default or not _may_be_added(other, seen):
+            if source is None:
                 continue
-            like, shape = source.meta["val"], node.meta["val"].shape
+            like, is_bias = source.meta["val"], _is_bias(other, seen, source)
+            is_product = source.target is _aten.mm.default
+            if not is_bias and not (is_product and _may_be_added(other, seen)):
+                continue
             with traced.graph.inserting_before(node):
-                flat = other if other.meta["val"].ndim == 2 else _reshaped(traced, other, like.shape)
-                new = traced.graph.call_function(_aten.addmm.default, (flat, *source.args))
+                if is_product:
+                    flat = _reshaped(traced, other, like.shape[1:] if is_bias else like.shape)
+                    new = traced.graph.call_function(_aten.addmm.default, (flat, *source.args))
+                else:
+                    given = (*source.args[:2], other, *source.args[3:])
+                    new = traced.graph.call_function(_aten.convolution.default, given)
                 new.meta["val"] = like
-                new = new if len(shape) == 2 else _reshaped(traced, new, shape)
+                if seen is not source:
+                    new = traced.graph.call_function(seen.target, (new, *seen.args[1:]))  # type: ignore[arg-type]
+                    new.meta["val"] = node.meta["val"]
             node.replace_all_uses_with(new)
             break
 
@@ -226,8 +214,11 @@ def _may_be_added(value: Any, seen: Any) -> bool:
 
 
 def _reshaped(traced: GraphModule, node: Node, shape: Any) -> Node:
+    like = node.meta["val"]
+    if like.shape == shape:
+        return node
     found = traced.graph.call_function(_aten.view.default, (node, list(shape)))
-    found.meta["val"] = node.meta["val"].view(shape)
+    found.meta["val"] = like.view(shape)
     return found
 
 
@@ -258,12 +249,6 @@ def _is_bias(value: Any, seen: Node, source: Node) -> bool:
     if meta.dtype != like.dtype or meta.device != like.device or meta.numel() != like.shape[1]:
         return False
     return meta.is_contiguous() and meta.shape == seen.meta["val"].shape[-meta.ndim :]
-
-
-def _flat(traced: GraphModule, bias: Node) -> Node:
-    """A bias along one axis."""
-    like = bias.meta["val"]
-    return bias if like.ndim == 1 else _reshaped(traced, bias, [like.numel()])
 
 
 def _pick_directly(traced: GraphModule) -> None:
