@@ -15,8 +15,9 @@ from cornu.core.spec import Spec
 from cornu.core.variable import Variable
 from cornu.engines.contract import Engine
 from cornu.engines.jax import stored
-from cornu.engines.jax.compiling import jitted
+from cornu.engines.jax.compiling import is_outermost, jitted
 from cornu.engines.jax.measured import measuring
+from cornu.engines.jax.parts import InParts, is_long
 from cornu.engines.jax.table import TABLE
 from cornu.engines.memory import keep_freed
 from cornu.ops._declare import Op, dtype_of, host_array, interpreter_of
@@ -92,7 +93,15 @@ class _Jitted:
 
         self.engine = engine
         self.thorough = thorough
-        self.compiled = jitted(traced, donate_argnums=(0,) if donate else ())
+        self.whole = jitted(traced, donate_argnums=(0,) if donate else ())
+        self.compiled: Callable[..., Any] = self._first
+
+    def _first(self, *args: Any) -> Any:
+        """The first call, which finds out whether the function is so long that parts of it are compiled."""
+        if not is_outermost():
+            return self.whole(*args)
+        self.compiled = InParts(self.whole) if is_long(self.whole.trace(*args)) else self.whole
+        return self.compiled(*args)
 
     def __call__(self, *args: Any) -> Any:
         with measuring() if self.thorough else contextlib.nullcontext(), self.engine._width_of(args):

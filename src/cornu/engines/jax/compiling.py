@@ -16,7 +16,7 @@ import jaxlib
 
 from cornu.engines.installed import cores
 
-__all__ = ["jitted", "options"]
+__all__ = ["is_outermost", "jitted", "options"]
 
 # What YNNPACK is given by jaxlib 0.10, without convolutions (https://github.com/openxla/xla, debug_options_flags.cc).
 _OPTION = "xla_cpu_experimental_ynn_fusion_type"
@@ -37,17 +37,30 @@ def options() -> dict[str, str] | None:
     return {name: value for name, value in found.items() if name not in asked} or None
 
 
-def jitted(function: Callable[..., Any], **given: Any) -> Callable[..., Any]:
+def is_outermost() -> bool:
+    """Whether nothing is being traced; false too where JAX's insides have changed, which alone know."""
+    ask = getattr(sys.modules.get("jax._src.core"), "trace_state_clean", None)
+    return ask is not None and ask()
+
+
+def jitted(function: Callable[..., Any], **given: Any) -> Any:
     """`jax.jit` with `options`, which JAX does not take inside another `jax.jit`.
 
     Args:
         function: of arrays.
         given: arguments of `jax.jit`.
+
+    Returns:
+        the function compiled, with its `trace`.
     """
     inside = jax.jit(function, **given)
-    # JAX has no public way to ask; where its insides have changed, XLA's own options serve.
-    is_outermost = getattr(sys.modules.get("jax._src.core"), "trace_state_clean", None)
-    if options() is None or is_outermost is None:
+    if options() is None:
         return inside
     outermost = jax.jit(function, compiler_options=options(), **given)
-    return lambda *args: outermost(*args) if is_outermost() else inside(*args)
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        return outermost(*args) if is_outermost() else inside(*args)
+
+    call.trace = outermost.trace  # type: ignore[attr-defined]
+    return call
