@@ -16,7 +16,7 @@ from jax.extend import core
 
 from cornu.engines.jax.compiling import is_outermost, options
 
-__all__ = ["PART", "InParts", "is_long"]
+__all__ = ["InParts", "is_long"]
 
 # Equations. Divided by every number to ten, so that chains of equal layers are cut at equal places.
 PART = 2_520
@@ -231,7 +231,11 @@ def _operand(var: Any, names: dict[Any, int]) -> Hashable:
 
 def _static(equation: Any) -> Hashable:
     """What an equation says besides operands; itself, which is equal to no other, where that cannot be compared."""
-    found = tuple(sorted(equation.params.items()))
+    params = equation.params
+    # Floats by what they say: zero is equal to minus zero.
+    found = tuple(
+        [(name, repr(params[name]) if type(params[name]) is float else params[name]) for name in sorted(params)]
+    )
     try:
         hash(found)
     except TypeError:
