@@ -19,6 +19,7 @@ __all__ = ["CURVES", "run"]
 CURVES: dict[str, tuple[str, str, tuple[int, ...], tuple[int, ...]]] = {
     "layers_build": ("build so many Dense layers", "s", (10, 100), (10, 100, 1000, 10_000)),
     "layers_step": ("a training step of so many Dense layers of 8", "s", (10, 100), (10, 100, 1000, 10_000)),
+    "layers_first": ("the first step of so many, with what it compiles", "s", (10, 100), (10, 100, 1000, 10_000)),
     "inputs_step": ("a training step of so many inputs and outputs", "s", (1, 10), (1, 10, 100)),
     "growth": ("memory kept per build-fit-predict-delete, of so many", "MB", (40,), (300,)),
     "disk_speed": ("rows per second of 256 numbers, fit from so many MB on disk", "rows/s", (50,), (100, 1000)),
@@ -45,9 +46,9 @@ def run(name: str, curve: str, size: int) -> dict[str, Any]:
     keras = _keras[0]
     if curve == "layers_build":
         return {"value": _median(lambda: dense(keras, size), 3 if size <= 1000 else 1)}
-    if curve == "layers_step":
+    if curve in ("layers_step", "layers_first"):
         x = np.ones((32, 8), "float32")
-        return {"value": _step(keras, dense(keras, size, 8), x, x)}
+        return {"value": (_step if curve == "layers_step" else _first)(keras, dense(keras, size, 8), x, x)}
     if curve == "inputs_step":
         return {"value": _step(keras, *_wide(keras, size))}
     if curve == "growth":
@@ -66,11 +67,16 @@ def _median(call: Any, times: int) -> float:
     return float(np.median(seconds))
 
 
+def _first(keras: Any, model: Any, x: Any, y: Any) -> float:
+    """Seconds of the first training step."""
+    model.compile(optimizer=keras.optimizers.SGD(1e-3), loss="mse")
+    return _median(lambda: model.train_on_batch(x, y), 1)
+
+
 def _step(keras: Any, model: Any, x: Any, y: Any) -> float:
     """Seconds of a training step, when it is compiled."""
-    model.compile(optimizer=keras.optimizers.SGD(1e-3), loss="mse")
     for _ in range(2):
-        model.train_on_batch(x, y)
+        _first(keras, model, x, y)
     return _median(lambda: model.train_on_batch(x, y), 15)
 
 

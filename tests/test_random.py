@@ -187,3 +187,19 @@ def test_wrong_arguments():
         random.categorical(np.zeros(3, "float32"), 2)
     with pytest.raises(ArgumentError, match="rate"):
         random.dropout(np.zeros(3, "float32"), 1.5)
+
+
+def test_an_order_on_the_host_is_a_pure_function_of_its_arguments():
+    assert pure.host_order(7, 1, 2, 8).tolist() == [4, 6, 0, 2, 1, 7, 5, 3]  # as it was at first, for all time
+    orders = [
+        pure.host_order(*given, 1000) for given in [(7, 1, 2), (8, 1, 2), (7, 2, 2), (7, 1, 3), (7 + 2**32, 1, 2)]
+    ]
+    assert len({order.tobytes() for order in orders}) == len(orders)
+    assert all(sorted(order) == list(range(1000)) for order in orders)
+    assert not len(pure.host_order(7, 1, 2, 0))
+
+
+def test_an_order_on_the_host_is_that_of_its_bits():
+    start = pure.host_bits(pure.key(7), 2) ^ np.array([1, 2], np.uint32)
+    expected = np.argsort(pure.host_bits(start, 100_000), kind="stable")  # some of so many bits are equal
+    np.testing.assert_array_equal(pure.host_order(7, 1, 2, 100_000), expected)

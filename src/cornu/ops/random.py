@@ -4,6 +4,7 @@ The generator is Threefry 2x32 with 20 rounds (Salmon et al., "Parallel random n
 counted as `jax.random.bits` counts. A key is an array of two uint32; `key(seed)` makes one.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,8 @@ from cornu.ops._declare import op, shape_of
 from cornu.ops._rules import product
 
 __all__ = [
-    "bits", "categorical_of", "fold_in", "gamma_of", "host_bits", "key", "normal_of", "permutation_of", "split",
-    "truncated_normal_of", "uniform_of",
+    "bits", "categorical_of", "fold_in", "gamma_of", "host_bits", "host_order", "key", "normal_of",
+    "permutation_of", "split", "truncated_normal_of", "uniform_of",
 ]  # fmt: skip
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -226,6 +227,30 @@ def host_bits(key: Any, count: int) -> np.ndarray:
 
 # How many counters, with their two helpers, stay in the processor's nearest cache.
 BLOCK = 1 << 14
+
+
+def host_order(seed: int, stream: int, number: int, count: int) -> np.ndarray:
+    """The whole numbers below `count` in random order, computed at once in NumPy.
+
+    Args:
+        seed: the seed.
+        stream: 32 bits that tell this use of the seed from others.
+        number: which order: an epoch, say.
+        count: how many.
+
+    Returns:
+        int64 array `(count,)`, a pure function of the arguments.
+    """
+    start = _host_start(seed) ^ np.array([stream, number & 0xFFFFFFFF], np.uint32)
+    # Sorted with their positions behind them: what a stable argsort gives, in a fraction of its time.
+    drawn = host_bits(start, count).astype(np.uint64) << np.uint64(32) | np.arange(count, dtype=np.uint64)
+    drawn.sort()
+    return (drawn & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
+@functools.lru_cache(maxsize=8)
+def _host_start(seed: int) -> np.ndarray:
+    return host_bits(key(seed), 2)
 
 
 def host_rounds(k1: Any, k2: Any, x1: np.ndarray, x2: np.ndarray, spare: np.ndarray) -> None:

@@ -27,7 +27,7 @@ from cornu.core.config import POSITIVE
 from cornu.core.errors import ArgumentError, DataError
 from cornu.core.variable import Variable
 from cornu.ops._declare import ENGINE_RANK, interpreter_of
-from cornu.ops.random import host_bits, key
+from cornu.ops.random import host_order
 from cornu.training.class_weights import Weigher
 from cornu.training.columns import Column, advice, check_rows, check_weight, named, standard, to_host, walk
 from cornu.training.groups import Group, grouped, limited
@@ -250,12 +250,6 @@ def _kind_of(x: Any) -> str:
 # ---------------------------------------------------------------- arrays
 
 
-def _random_order(seed: int, number: int, count: int) -> np.ndarray:
-    """The whole numbers below `count` in random order: a pure function of the seed and the number (Threefry 2x32)."""
-    start = host_bits(key(seed), 2) ^ np.array([_SHUFFLE, number & 0xFFFFFFFF], np.uint32)
-    return np.argsort(host_bits(start, count), kind="stable")
-
-
 class _Arrays(Source):
     """Arrays, cut into batches. Rows are neither copied nor cast before their batch is due, unless that is cheap."""
 
@@ -360,14 +354,14 @@ class _Arrays(Source):
         if not self._shuffle:
             return slice(start + first, start + last)
         if self._order is None or self._order[0] != round_:
-            order = _random_order(self._seed, round_, len(self._rows))
+            order = host_order(self._seed, _SHUFFLE, round_, len(self._rows))
             if self._shuffle == "batch":
                 # Sorting the random ranks within each batch leaves the batches where they are.
                 ranks = np.empty_like(order)
                 ranks[order] = np.arange(len(order))
                 order = np.lexsort((ranks, np.arange(len(order)) // size))
-            self._order = round_, order
-        return self._order[1][first:last] + start
+            self._order = round_, order + start if start else order
+        return self._order[1][first:last]
 
     def _batch(self, rows: slice | np.ndarray) -> Batch:
         taken: Batch = tree.pack(
@@ -519,7 +513,7 @@ class _ByNumber(_Ready):
         known = -1
         for round_, index in self._positions(number, count):
             if self._shuffle and round_ != known:
-                known, order = round_, _random_order(self._seed, round_, count)
+                known, order = round_, host_order(self._seed, _SHUFFLE, round_, count)
             yield int(order[index]) if self._shuffle else index
 
     def _ahead(self, indices: Iterable[int]) -> Iterator[Any]:

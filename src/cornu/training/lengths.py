@@ -13,7 +13,7 @@ from cornu.core.config import POSITIVE
 from cornu.core.errors import ArgumentError, CornuWarning, DataError
 from cornu.core.spec import Spec
 from cornu.ops._declare import dtype_of, shape_of
-from cornu.ops.random import host_bits, key
+from cornu.ops.random import host_order
 from cornu.training.masking import check_masking
 from cornu.training.padding import (
     Column,
@@ -260,8 +260,7 @@ class LengthBuckets(PyDataset):
 
     def _order(self, count: int, stream: int) -> np.ndarray:
         """A random order: a pure function of the seed and the epoch (Threefry 2x32)."""
-        start = host_bits(key(self.seed), 2) ^ np.array([_SHUFFLE + stream, self._epoch & 0xFFFFFFFF], np.uint32)
-        return np.argsort(host_bits(start, count), kind="stable")
+        return host_order(self.seed, _SHUFFLE + stream, self._epoch, count)
 
     def __len__(self) -> int:
         return len(self._plan)

@@ -344,6 +344,11 @@ class Steps(Layer):
         found: list[Variable] = self._searched("variables", lambda: self.variables)
         return found
 
+    def _steady_trainable_variables(self) -> list[Variable]:
+        """Those that train."""
+        found: list[Variable] = self._searched("trainable variables", lambda: self.trainable_variables)
+        return found
+
     def _late(self) -> list[Variable]:
         """Variables that steps met and the model does not hold: those of a second optimizer, say."""
         late: list[Variable] = self._cache.setdefault("late", [])

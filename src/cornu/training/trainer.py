@@ -229,7 +229,7 @@ class Trainer(Steps):
                 if self.stop_training:
                     break
             if isinstance(self.optimizer, optimizers.Optimizer) and self.optimizer.built:
-                self.optimizer.finalize_variable_values(self.trainable_variables)
+                self.optimizer.finalize_variable_values(self._steady_trainable_variables())
             hooks.on_train_end(logs)
         return self.history
 
@@ -245,7 +245,7 @@ class Trainer(Steps):
         if seen or not engine.loops or self._step_number < _STEPS_ALONE or steps < _FEWEST or source.lends:
             return 1
         elements = sum(int(np.prod(shape_of(leaf))) for leaf in tree.leaves(source.peek()) if leaf is not None)
-        if elements * sum(weight.size for weight in self.trainable_variables) > _SHORT:
+        if elements * sum(weight.size for weight in self._steady_trainable_variables()) > _SHORT:
             return 1
         return steps // -(-steps // _TOGETHER)
 

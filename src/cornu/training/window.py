@@ -54,7 +54,7 @@ class Window:
         first = state.take_first()
         self._kept = state.copies() if first is None else first
         self._done: list[_Step | _Write] = []
-        self._owned = 0  # of those, the batches of how many are nobody else's
+        self._views: list[int] = []  # which of those hold views of somebody's arrays
         self._steps = 0
         self._bytes = 0
         self._held = sum(v.size * dtypes.numpy_dtype(v.dtype).itemsize for v in state.variables)
@@ -79,13 +79,13 @@ class Window:
         """Copy what is a view of somebody's array, who may write to it before the next step."""
 
         def own(leaf: Any) -> Any:
-            return leaf.copy() if isinstance(leaf, np.ndarray) and not leaf.flags.owndata else leaf
+            return leaf.copy() if _is_view(leaf) else leaf
 
-        for i in range(self._owned, len(self._done)):
-            entry = self._done[i]
-            if isinstance(entry, _Step):
-                self._done[i] = entry._replace(batch=tree.map_structure(own, entry.batch))
-        self._owned = len(self._done)
+        for place in self._views:
+            entry = self._done[place]
+            assert isinstance(entry, _Step)
+            self._done[place] = entry._replace(batch=tree.map_structure(own, entry.batch))
+        self._views.clear()
 
     def grown(self) -> int:
         """After how many steps to look next, when all was good."""
@@ -93,9 +93,12 @@ class Window:
 
     def note(self, number: int, batch: Any, count: int) -> None:
         """Keep the batches of steps."""
+        leaves = tree.leaves(batch)
+        if any(map(_is_view, leaves)):
+            self._views.append(len(self._done))
         self._done.append(_Step(number, batch, count))
         self._steps += count
-        self._bytes += sum(_size(leaf) for leaf in tree.leaves(batch))
+        self._bytes += sum(map(_size, leaves))
 
     def note_write(self, place: int, value: np.ndarray) -> None:
         """Keep a value that was written."""
@@ -117,6 +120,10 @@ class Window:
             else:
                 for i in range(entry.together):
                     yield entry.number + i, part(entry.batch, i)
+
+
+def _is_view(leaf: Any) -> bool:
+    return isinstance(leaf, np.ndarray) and not leaf.flags.owndata
 
 
 def _size(leaf: Any) -> int:
