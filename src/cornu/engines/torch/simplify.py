@@ -1,6 +1,6 @@
 """A traced graph without the nodes that do nothing or repeat others, with what is known computed beforehand, with a
 bias, or a sum so far, added by the product that it belongs to, gradients of picked log probabilities computed in their
-place, and with as few views as will do."""
+place, with as few views as will do, and with windows pooled before ReLU."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch.fx import GraphModule, Node
 
 from cornu.engines.torch.arrays import to_host
 from cornu.engines.torch.in_place import writes
+from cornu.engines.torch.pooled import cut_later
 
 __all__ = ["simplify"]
 
@@ -48,6 +49,8 @@ def simplify(traced: GraphModule) -> None:
         _pick_directly(traced)
         traced.graph.eliminate_dead_code()
         _look_less(traced)
+        traced.graph.eliminate_dead_code()
+        cut_later(traced)
     traced.graph.eliminate_dead_code()
 
 
