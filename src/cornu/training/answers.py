@@ -192,10 +192,9 @@ def _key(model: Any, x: Any, rows: int | None, engine: Any) -> Any:
             return None
     else:
         return None
-    asked = engine or model._compile_engine
+    asked = engine or model._compile_engine or registry.auto_in_force()
     if type(asked) is str:
         return parts, rows, asked, default_budget() if asked == "auto" else None
-    asked = asked or registry.auto_in_force()
     if asked is None or not registry.is_auto(asked):
         return parts, rows, model._engine(engine).name, None
     measured = asked if isinstance(asked, Auto) else Auto()
