@@ -56,7 +56,7 @@ def _met(judgements: list[Judgement]) -> tuple[str, str]:
 
 def _row(label: str, engine: str, figures: Any, ratios: Any, judgements: list[Judgement]) -> list[str]:
     ours, keras = f"cornu/{engine}", f"keras/{engine}"
-    hand = best_peer(figures) if engine == "auto" else by_hand(engine, figures)
+    hand = best_peer(figures, ratios) if engine == "auto" else by_hand(engine, figures)
     others = [
         f"{name.partition('/')[0]} {seconds(figures[name]['median'])}"
         for name in figures

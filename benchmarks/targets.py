@@ -42,9 +42,9 @@ def by_hand(engine: str, figures: dict[str, Any]) -> str | None:
     return min(names, key=lambda name: figures[name]["median"], default=None)
 
 
-def best_peer(figures: dict[str, Any]) -> str | None:
-    """The fastest of those that `engine="auto"` is to beat: Keras on its engines, Flax NNX and PyTorch."""
-    peers = [name for name in figures if name.startswith(PEERS)]
+def best_peer(figures: dict[str, Any], ratios: dict[str, Any]) -> str | None:
+    """The fastest of those that `engine="auto"` is to beat, and was measured with: Keras, Flax NNX and PyTorch."""
+    peers = [name for name in figures if name.startswith(PEERS) and f"cornu/auto : {name}" in ratios]
     return min(peers, key=lambda name: figures[name]["median"], default=None)
 
 
@@ -67,7 +67,7 @@ def judge(workload: str, what: str, engine: str, section: dict[str, Any]) -> lis
     ours = f"cornu/{engine}"
     found = []
     if engine == "auto":
-        best = best_peer(figures)
+        best = best_peer(figures, ratios)
         if best and what in ("step", "fit", "predict_one", "predict_many"):
             found.append(_judgement(f"<= best of all ({best})", ratios[f"{ours} : {best}"], 1.0))
         return found

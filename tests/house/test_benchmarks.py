@@ -154,6 +154,20 @@ def test_noise_from_process_to_process():
     assert worse(new, old)
 
 
+def test_auto_is_judged_by_the_fastest_it_was_measured_with():
+    from benchmarks.targets import judge
+
+    figures = {name: {"median": seconds} for name, seconds in (("cornu/auto", 2.0), ("eager/torch", 2.5))}
+    ratios = {"cornu/auto : eager/torch": {"ratio": 0.8, "error": 0.0}}
+    section = {"figures": {"step": figures}, "ratios": {"step": ratios}}
+    figures["compiled/torch"] = {"median": 1.0}  # of a run without auto
+    (found,) = judge("mlp", "step", "auto", section)
+    assert found.met == "yes" and "eager/torch" in found.text
+    ratios["cornu/auto : compiled/torch"] = {"ratio": 2.0, "error": 0.0}
+    (found,) = judge("mlp", "step", "auto", section)
+    assert found.met == "no" and "compiled/torch" in found.text
+
+
 def test_record_keeps_what_was_not_measured_again():
     """A run of one thing takes its place; the rest stays, with the run it came from."""
     from benchmarks.record import merge
