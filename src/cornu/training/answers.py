@@ -195,7 +195,6 @@ def _key(model: Any, x: Any, rows: int | None, engine: Any) -> Any:
     asked = engine or model._compile_engine or registry.auto_in_force()
     if type(asked) is str:
         return parts, rows, asked, default_budget() if asked == "auto" else None
-    if asked is None or not registry.is_auto(asked):
+    if not isinstance(asked, Auto):
         return parts, rows, model._engine(engine).name, None
-    measured = asked if isinstance(asked, Auto) else Auto()
-    return parts, rows, "auto", (measured.budget, measured.engines and tuple(measured.engines))
+    return parts, rows, "auto", (asked.budget, asked.engines and tuple(asked.engines))
