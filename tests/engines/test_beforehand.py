@@ -11,7 +11,7 @@ from cornu import layers, ops
 
 torch = pytest.importorskip("torch")
 
-from cornu.engines.torch import beforehand, tracing  # noqa: E402
+from cornu.engines.torch import beforehand, laid, tracing  # noqa: E402
 from cornu.engines.torch.simplify import simplify  # noqa: E402
 from cornu.training import answers  # noqa: E402
 
@@ -135,6 +135,122 @@ def test_matrices_of_large_products_are_packed_beforehand(monkeypatch, biased):
     np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-4, atol=1e-4)
     monkeypatch.setattr(beforehand, "_LARGEST", 4 * 256 * 200 - 1)
     assert not any(product in targets(part) for part in parts_of(run, values, 3))
+
+
+def normalized(y, values, axis=-1):
+    """A batch normalisation by known numbers."""
+    mean, spread, gamma, beta = values
+    return ops.batch_normalization(y, mean, ops.square(spread), axis=axis, scale=gamma, offset=beta)
+
+
+PICTURE, KERNEL, PLAIN = (2, 9, 9, 3), (3, 3, 3, 8), (3, 6, 5)
+# name -> (function of an array, a kernel, a bias and a normalisation of 8 channels, the shapes of the first two, whether
+# the normalisation becomes part of the kernel)
+NORMALIZED = {
+    "a convolution": (lambda x, k, b, n: normalized(ops.conv(x, k), n), PICTURE, KERNEL, True),
+    "one with a bias": (lambda x, k, b, n: normalized(ops.add(ops.conv(x, k), b), n), PICTURE, KERNEL, True),
+    "one that pads": (lambda x, k, b, n: normalized(ops.conv(x, k, padding="same"), n), PICTURE, KERNEL, True),
+    "one of each channel": (
+        lambda x, k, b, n: normalized(ops.depthwise_conv(x, k[..., :2]), [part[:6] for part in n]), PICTURE, KERNEL, True,
+    ),
+    "one along a line": (lambda x, k, b, n: normalized(ops.conv(x, k), n), (2, 9, 3), (3, 3, 8), True),
+    "ReLU after it": (lambda x, k, b, n: ops.relu(normalized(ops.conv(x, k), n)), PICTURE, KERNEL, True),
+    "a product": (lambda x, k, b, n: normalized(ops.matmul(x, k), n), (6, 5), (5, 8), True),
+    "a product of rows of rows": (lambda x, k, b, n: normalized(ops.matmul(x, k), n), PLAIN, (5, 8), True),
+    "a product with a bias": (lambda x, k, b, n: normalized(ops.add(ops.matmul(x, k), b), n), PLAIN, (5, 8), True),
+    "no offset, no scale": (lambda x, k, b, n: ops.batch_normalization(ops.conv(x, k), n[0], n[1] ** 2, -1), PICTURE, KERNEL, True),
+    "nothing before it": (lambda x, k, b, n: normalized(x[..., :1] * ops.ones_like(b), n), PICTURE, KERNEL, False),
+    "something between": (lambda x, k, b, n: normalized(ops.tanh(ops.conv(x, k)), n), PICTURE, KERNEL, False),
+    "another who reads": (lambda x, k, b, n: normalized(y := ops.conv(x, k), n) + ops.sin(y), PICTURE, KERNEL, False),
+    "another axis": (lambda x, k, b, n: normalized(ops.conv(x, k)[:, :4, :8], n, axis=2), (2, 9, 10, 3), KERNEL, False),
+    "numbers that hang on the array": (
+        lambda x, k, b, n: normalized(ops.conv(x, k), [part * ops.mean(x) for part in n]), PICTURE, KERNEL, False,
+    ),
+    "the other way": (
+        lambda x, k, b, n: normalized(ops.conv_transpose(x, ops.transpose(k, (0, 1, 3, 2))), n), PICTURE, KERNEL, False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("name", NORMALIZED)
+def test_a_normalisation_by_known_numbers_becomes_part_of_the_kernel(monkeypatch, name, packed):
+    monkeypatch.setattr(laid, "_WORK", 0 if packed else 1 << 60)
+    function, shape, kernel, is_part = NORMALIZED[name]
+
+    def run(values):
+        k, b, *n, x = values
+        return [function(x, k, b, n)]
+
+    values = [floats(*kernel), *(floats(8) for _ in range(5)), floats(*shape)]
+    parts = parts_of(run, values, 6)
+    late = targets(parts[1])
+    assert ("aten.addcmul.default" not in late) == is_part
+    assert not {"aten.mul.Tensor", "aten.sub.Tensor", "aten.rsqrt.default"} & set(late) or not is_part
+    assert len([node for node in parts[1].graph.nodes if node.op == "placeholder" and not node.users]) <= 1
+    found, wanted = outputs_of(parts, values, 6)[0], run(list(values))[0]
+    np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_normalisation_stays_where_its_kernel_would_take_much_memory(monkeypatch):
+    """It takes one pass there."""
+    function, shape, kernel, _ = NORMALIZED["a convolution"]
+    run = lambda values: [function(values[-1], values[0], values[1], values[2:6])]
+    values = [floats(*kernel), *(floats(8) for _ in range(5)), floats(*shape)]
+    monkeypatch.setattr(beforehand, "_LARGEST", 4 * 3 * 3 * 3 * 8 - 1)
+    _, late = agree(run, values, 6)
+    assert "aten.addcmul.default" in late and not {"aten.mul.Tensor", "aten.sub.Tensor", "aten.add.Tensor"} & set(late)
+
+
+# name -> (what is added to a convolution of 8 channels of an array of 3, whether the convolution adds it)
+ADDED = {
+    "what was given": (lambda y, x, k: ops.add(y, ops.concatenate([x, x, x[..., :2]], -1)), True),
+    "on the left": (lambda y, x, k: ops.add(ops.concatenate([x, x, x[..., :2]], -1), y), True),
+    "another convolution": (lambda y, x, k: ops.add(y, ops.conv(x, k[:1, :1])), True),
+    "itself": (lambda y, x, k: ops.add(y, y), False),
+    "one row for all": (lambda y, x, k: ops.add(y, ops.concatenate([x, x, x[..., :2]], -1)[:1]), False),
+    "one number for a place": (lambda y, x, k: ops.add(y, x[..., :1]), False),
+}
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_convolutions_of_packed_kernels_add(monkeypatch, name):
+    monkeypatch.setattr(laid, "_WORK", 0)
+    function, adds = ADDED[name]
+
+    def run(values):
+        kernel, x = values
+        return [ops.relu(function(ops.conv(x, kernel, padding="same"), x, kernel))]
+
+    values = [floats(3, 3, 3, 8), floats(*PICTURE)]
+    parts = parts_of(run, values, 1)
+    early, late = map(targets, parts)
+    assert early.count("mkldnn._reorder_convolution_weight.default") >= 1 and "aten.convolution.default" not in late
+    assert ("mkldnn._convolution_pointwise.binary" in late) == adds == ("aten.add.Tensor" not in late)
+    found, wanted = outputs_of(parts, values, 1)[0], run(list(values))[0]
+    np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_nan_comes_out_of_packed_convolutions_and_relu(monkeypatch):
+    """oneDNN's own ReLU gives 0 for it."""
+    monkeypatch.setattr(laid, "_WORK", 0)
+
+    def run(values):
+        kernel, x = values
+        y = ops.relu(ops.conv(x, kernel, padding="same"))
+        return [
+            y,
+            ops.relu(ops.add(ops.conv(y, ops.concatenate([kernel, kernel, kernel[:, :, :2]], 2)), y[:, 1:-1, 1:-1])),
+        ]
+
+    x = rng.normal(size=PICTURE).astype("float32")
+    x[0, 4, 4, 1], x[1, 2, 2, 0] = np.nan, np.inf
+    values = [floats(*KERNEL), ENGINE.from_host(x)]
+    parts = parts_of(run, values, 1)
+    assert any("_convolution_pointwise" in name for name in targets(parts[1]))
+    for found, wanted in zip(outputs_of(parts, values, 1), run(list(values)), strict=True):
+        assert np.isnan(wanted.numpy()).any()
+        np.testing.assert_array_equal(np.isnan(found.numpy()), np.isnan(wanted.numpy()))
 
 
 @pytest.mark.parametrize("rows", [1, 2])

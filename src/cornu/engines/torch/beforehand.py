@@ -6,19 +6,16 @@ is computed once.
 
 import operator
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch.fx import Graph, GraphModule, Node
 
 from cornu.engines.torch.in_place import writes
+from cornu.engines.torch.laid import lay
 
 __all__ = ["split"]
 
-_aten = torch.ops.aten
 _LARGEST = 1 << 25  # bytes that are kept at most
-_WORK = 10_000_000  # multiplications in a product from which on oneDNN's of a packed matrix takes less time
-_NARROW = 4  # times as many rows as columns has a matrix that one row is multiplied by faster column by column
 
 
 def split(traced: GraphModule, count: int) -> tuple[GraphModule, GraphModule]:
@@ -61,7 +58,6 @@ def _early(traced: GraphModule, given: list[Node]) -> set[Node]:
     for node in traced.graph.nodes:
         if node.op == "get_attr" or (_is_same_again(node) and all(p in known for p in node.all_input_nodes)):
             known.add(node)
-    _turn_kernels(traced, known)
     known = {node for node in known if node.op != "get_attr"}
     free = {storage for node in given for storage, _ in _memory(node)}
     while True:
@@ -69,7 +65,7 @@ def _early(traced: GraphModule, given: list[Node]) -> set[Node]:
         sizes = {storage: size for by in kept.values() for storage, size in by.items() if storage not in free}
         room = _LARGEST - sum(sizes.values())
         if room >= 0:
-            _lay_matrices(traced, known, room)
+            lay(traced, known, room)
             return known
         most = max(sizes, key=lambda storage: sizes[storage])
         later = {node for node in known if any(storage == most for storage, _ in _memory(node))}
@@ -101,70 +97,3 @@ def _memory(node: Node) -> Iterator[tuple[int, int]]:
         if isinstance(value, torch.Tensor):
             storage = value.untyped_storage()
             yield storage._cdata, storage.nbytes()
-
-
-def _turn_kernels(traced: GraphModule, known: set[Node]) -> None:
-    """Have the kernels of convolutions in the order in which PyTorch's own (oneDNN) takes them beside channels last."""
-    for node in list(traced.graph.nodes):
-        if node.target is not _aten.convolution.default:
-            continue
-        kernel = node.args[1]
-        like = kernel.meta["val"]
-        if kernel not in known or kernel.op != "call_function" or like.ndim != 4 or like.device.type != "cpu":
-            continue
-        # Such kernels give results with channels last, which what comes after must have been traced for.
-        if not all(part.meta["val"].is_contiguous(memory_format=torch.channels_last) for part in (node.args[0], node)):
-            continue
-        with traced.graph.inserting_before(node):
-            order: dict[str, Any] = {"memory_format": torch.channels_last}
-            turned = _known_call(traced, known, _aten.clone.default, (kernel,), like.clone(**order), order)
-        node.update_arg(1, turned)
-
-
-def _lay_matrices(traced: GraphModule, known: set[Node], room: int) -> None:
-    """Have the matrices of products as they are read fastest, if that takes no more than so many bytes.
-
-    Those of large products are packed as oneDNN has them; those of one row with few columns lie column by column.
-    """
-    packed_product: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    packs = packed_product is not None and torch.backends.mkldnn.is_available()
-    for node in list(traced.graph.nodes):
-        bias: Any
-        if node.target is _aten.addmm.default and not node.kwargs:
-            bias, x, matrix = node.args
-        elif node.target is _aten.mm.default:
-            bias, (x, matrix) = None, node.args
-        else:
-            continue
-        rows, like = x.meta["val"], matrix.meta["val"]
-        fits = (like.dtype, like.device.type) == (torch.float32, "cpu") and rows.is_contiguous()
-        if not fits or matrix not in known or x in known or (bias is not None and bias.meta["val"].ndim != 1):
-            continue
-        is_large = packs and len(rows) * like.numel() >= _WORK
-        is_narrow = len(rows) == 1 and len(like) >= _NARROW * like.shape[1] and like.is_contiguous()
-        if not (is_large or is_narrow) or like.nbytes > room:
-            continue
-        room -= like.nbytes
-        with traced.graph.inserting_before(node):
-            columns = _known_call(traced, known, _aten.t.default, (matrix,), like.t())
-            columns = _known_call(traced, known, _aten.contiguous.default, (columns,), like.t().contiguous())
-            if is_large:
-                reorder = torch.ops.mkldnn._reorder_linear_weight.default
-                packed = _known_call(traced, known, reorder, (columns, len(rows)), like.t().contiguous())
-                new = traced.graph.call_function(packed_product.default, (x, packed, bias, "none", [], ""))
-            else:
-                turned = _known_call(traced, known, _aten.t.default, (columns,), like.t().contiguous().t())
-                new = traced.graph.call_function(node.target, (*node.args[:-1], turned))
-        new.meta["val"] = node.meta["val"]
-        node.replace_all_uses_with(new)
-        traced.graph.erase_node(node)
-
-
-def _known_call(
-    traced: GraphModule, known: set[Node], target: Any, args: tuple[Any, ...], value: Any, kwargs: Any = None
-) -> Node:
-    """A new node that is computed beforehand."""
-    node = traced.graph.call_function(target, args, kwargs)
-    node.meta["val"] = value
-    known.add(node)
-    return node

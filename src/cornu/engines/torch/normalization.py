@@ -7,11 +7,26 @@ import torch
 import torch.nn.functional as F
 
 from cornu.ops._declare import operator
+from cornu.ops._rules import axis_of
 from cornu.ops.nn import EPSILON
 
 __all__ = ["TABLE"]
 
 _KINDS = (torch.float32, torch.float64)
+
+
+def _batch_normalization(x: Any, mean: Any, variance: Any, offset: Any, scale: Any, axis: int, epsilon: float) -> Any:
+    """One pass over the array; the body takes three."""
+    given = [part for part in (mean, variance, offset, scale) if part is not None]
+    if x.dtype not in _KINDS or any(part.ndim != 1 for part in given):
+        return operator("batch_normalization").body(x, mean, variance, axis, offset, scale, epsilon)
+    factor = torch.rsqrt(variance + epsilon)
+    factor = factor if scale is None else factor * scale
+    shift = -mean * factor if offset is None else offset - mean * factor
+    after = x.ndim - 1 - axis_of(axis, x.ndim)
+    if after:
+        shift, factor = (part.view(-1, *[1] * after) for part in (shift, factor))
+    return torch.addcmul(shift, x, factor)
 
 
 def _normalization_by_batch(x: Any, offset: Any, scale: Any, axis: int, epsilon: float) -> Any:
@@ -42,6 +57,7 @@ def _are(axes: list[int], last: list[int]) -> bool:
 
 
 TABLE: dict[str, Callable[..., Any]] = {
+    "batch_normalization": _batch_normalization,
     "normalization_by_batch": _normalization_by_batch,
     "layer_normalization": _layer_normalization,
 }

@@ -1,6 +1,6 @@
-"""A traced graph without the nodes that do nothing or repeat others, with what is known computed beforehand, with a
-bias, or a sum so far, added by the product that it belongs to, gradients of picked log probabilities computed in their
-place, with as few views as will do, and with windows pooled before ReLU."""
+"""A traced graph without the nodes that do nothing or repeat others, with what is known computed beforehand, gradients
+of picked log probabilities computed in their place, and as few views as will do. Products add and convolutions pad by
+themselves, and windows are pooled before ReLU."""
 
 from typing import Any
 
@@ -9,7 +9,9 @@ from torch.fx import GraphModule, Node
 
 from cornu.engines.torch.arrays import to_host
 from cornu.engines.torch.in_place import writes
+from cornu.engines.torch.padding import pad_within
 from cornu.engines.torch.pooled import cut_later
+from cornu.engines.torch.products import FLOATS, add_in_products
 
 __all__ = ["simplify"]
 
@@ -30,7 +32,6 @@ _BY_ELEMENT = {
     getattr(_aten, name).default
     for name in "abs elu exp gelu hardsigmoid hardswish leaky_relu log neg relu sigmoid silu softplus sqrt tanh".split()
 }
-_FLOATS = (torch.float32, torch.float64)
 _LARGEST = 1 << 16  # elements of a result that is worth keeping
 
 
@@ -45,8 +46,9 @@ def simplify(traced: GraphModule) -> None:
         traced.graph.eliminate_dead_code()
         _fold(traced)
         _share(traced)
-        _add_in_products(traced)
+        add_in_products(traced)
         _pick_directly(traced)
+        pad_within(traced)
         traced.graph.eliminate_dead_code()
         _look_less(traced)
         traced.graph.eliminate_dead_code()
@@ -64,7 +66,7 @@ def _fold(traced: GraphModule) -> None:
     known: dict[Node, Any] = {}
     for node in list(traced.graph.nodes):
         if node.op == "get_attr":
-            known[node] = getattr(traced, str(node.target))
+            known[node] = node.meta["val"] = getattr(traced, str(node.target))
         elif node.op == "call_function":
             value = _value(node, known)
             if isinstance(value, torch.Tensor):
@@ -74,7 +76,9 @@ def _fold(traced: GraphModule) -> None:
             name = f"_known{i}"
             traced.register_buffer(name, value, persistent=False)
             with traced.graph.inserting_before(node):
-                node.replace_all_uses_with(traced.graph.get_attr(name))
+                kept = traced.graph.get_attr(name)
+            kept.meta["val"] = value
+            node.replace_all_uses_with(kept)
 
 
 def _value(node: Node, known: dict[Node, Any]) -> Any:
@@ -173,87 +177,6 @@ def _is_dense(node: Node) -> bool:
     return bool(value.permute(order).is_contiguous())
 
 
-def _add_in_products(traced: GraphModule) -> None:
-    """Let a product or a convolution add what comes after it: one pass over memory less.
-
-    That is a bias or, for a product, what has its shape, as gradients that meet: in its memory where nobody else reads.
-    """
-    for node in list(traced.graph.nodes):
-        if node.target is not _aten.add.Tensor or node.kwargs:
-            continue
-        for seen, other in (node.args, node.args[::-1]):
-            source = _source(seen)
-            if source is None:
-                continue
-            like, is_bias = source.meta["val"], _is_bias(other, seen, source)
-            is_product = source.target is _aten.mm.default
-            if not is_bias and not (is_product and _may_be_added(other, seen)):
-                continue
-            with traced.graph.inserting_before(node):
-                if is_product:
-                    flat = _reshaped(traced, other, like.shape[1:] if is_bias else like.shape)
-                    new = traced.graph.call_function(_aten.addmm.default, (flat, *source.args))
-                else:
-                    given = (*source.args[:2], other, *source.args[3:])
-                    new = traced.graph.call_function(_aten.convolution.default, given)
-                new.meta["val"] = like
-                if seen is not source:
-                    new = traced.graph.call_function(seen.target, (new, *seen.args[1:]))  # type: ignore[arg-type]
-                    new.meta["val"] = node.meta["val"]
-            node.replace_all_uses_with(new)
-            break
-
-
-def _may_be_added(value: Any, seen: Any) -> bool:
-    """Whether a value has a number for each of a product, which another node shows, at the same place in memory."""
-    meta, like = value.meta.get("val") if isinstance(value, Node) else None, seen.meta["val"]
-    return (
-        isinstance(meta, torch.Tensor)
-        and (meta.shape, meta.dtype, meta.device) == (like.shape, like.dtype, like.device)
-        and like.dtype in _FLOATS
-        and meta.is_contiguous()
-        and like.is_contiguous()
-    )
-
-
-def _reshaped(traced: GraphModule, node: Node, shape: Any) -> Node:
-    like = node.meta["val"]
-    if like.shape == shape:
-        return node
-    found = traced.graph.call_function(_aten.view.default, (node, list(shape)))
-    found.meta["val"] = like.view(shape)
-    return found
-
-
-def _source(seen: Any) -> Node | None:
-    """The product, or the convolution with its channels last, that a node shows, if nobody else looks at it."""
-    if not isinstance(seen, Node) or len(seen.users) > 1:
-        return None
-    if seen.target is _aten.mm.default:
-        return seen
-    source = seen.args[0] if seen.target in _VIEWS else None
-    if not isinstance(source, Node) or len(source.users) > 1:
-        return None
-    if source.target is _aten.mm.default:
-        return source if seen.target is not _aten.permute.default else None
-    if source.target is _aten.convolution.default and source.args[2] is None:
-        channels_last = [0, *range(2, source.meta["val"].ndim), 1]
-        is_turned = seen.target is _aten.permute.default
-        return source if is_turned and seen.args[1] == channels_last else None
-    return None
-
-
-def _is_bias(value: Any, seen: Node, source: Node) -> bool:
-    """Whether a value has a number for each column of a product, or each channel of a convolution."""
-    meta = value.meta.get("val") if isinstance(value, Node) else None
-    like = source.meta["val"]
-    if not isinstance(meta, torch.Tensor) or not meta.ndim or like.dtype not in _FLOATS:
-        return False
-    if meta.dtype != like.dtype or meta.device != like.device or meta.numel() != like.shape[1]:
-        return False
-    return meta.is_contiguous() and meta.shape == seen.meta["val"].shape[-meta.ndim :]
-
-
 def _pick_directly(traced: GraphModule) -> None:
     """Compute the gradient of one element of each log softmax, `g * (one_hot - softmax)`, without an array of zeros."""
     graph = traced.graph
@@ -267,7 +190,7 @@ def _pick_directly(traced: GraphModule) -> None:
         like, one = found.meta["val"], list(found.meta["val"].shape)
         one[axis] = 1
         alike = list(places.meta["val"].shape) == list(given.meta["val"].shape) == one
-        if zeros.target is not _aten.new_zeros.default or not alike or dtype != like.dtype or dtype not in _FLOATS:
+        if zeros.target is not _aten.new_zeros.default or not alike or dtype != like.dtype or dtype not in FLOATS:
             continue
         with graph.inserting_before(node):
             new = graph.call_function(_aten.exp.default, (found,))
