@@ -124,7 +124,7 @@ def test_matrices_of_large_products_are_packed_beforehand(monkeypatch, biased):
         found = ops.matmul(x, ops.transpose(kernel))
         return [ops.matmul(ops.relu(ops.add(found, bias) if biased else found), small)]
 
-    values = [floats(256, 200) / 14, floats(256), floats(256, 4), floats(256, 200)]
+    values = [floats(256, 200) / 14, floats(256), floats(256, 4), floats(1024, 200)]
     reorder, product = "mkldnn._reorder_linear_weight.default", "mkldnn._linear_pointwise.default"
     parts = parts_of(run, values, 3)
     early, late = map(targets, parts)
@@ -175,7 +175,8 @@ NORMALIZED = {
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("name", NORMALIZED)
 def test_a_normalisation_by_known_numbers_becomes_part_of_the_kernel(monkeypatch, name, packed):
-    monkeypatch.setattr(laid, "_WORK", 0 if packed else 1 << 60)
+    for bound in ("_WORK", "_KERNEL_WORK"):
+        monkeypatch.setattr(laid, bound, 0 if packed else 1 << 60)
     function, shape, kernel, is_part = NORMALIZED[name]
 
     def run(values):
@@ -215,7 +216,7 @@ ADDED = {
 
 @pytest.mark.parametrize("name", ADDED)
 def test_convolutions_of_packed_kernels_add(monkeypatch, name):
-    monkeypatch.setattr(laid, "_WORK", 0)
+    monkeypatch.setattr(laid, "_KERNEL_WORK", 0)
     function, adds = ADDED[name]
 
     def run(values):
@@ -233,7 +234,7 @@ def test_convolutions_of_packed_kernels_add(monkeypatch, name):
 
 def test_nan_comes_out_of_packed_convolutions_and_relu(monkeypatch):
     """oneDNN's own ReLU gives 0 for it."""
-    monkeypatch.setattr(laid, "_WORK", 0)
+    monkeypatch.setattr(laid, "_KERNEL_WORK", 0)
 
     def run(values):
         kernel, x = values
@@ -251,6 +252,62 @@ def test_nan_comes_out_of_packed_convolutions_and_relu(monkeypatch):
     for found, wanted in zip(outputs_of(parts, values, 1), run(list(values)), strict=True):
         assert np.isnan(wanted.numpy()).any()
         np.testing.assert_array_equal(np.isnan(found.numpy()), np.isnan(wanted.numpy()))
+
+
+SIDE = (5, 4, 3)  # of a kernel of 4 heads of 3 numbers
+
+
+def heads(x, kernel, bias=None):
+    y = ops.einsum("bte,ehd->bthd", x, kernel)
+    return y if bias is None else ops.add(y, bias)
+
+
+def attended(*parts, causal=False):
+    return ops.dot_product_attention(*parts, is_causal=causal)
+
+
+# name -> (function of two arrays (2, 6, 5), three kernels and biases; of how many products each that replaces some is made)
+JOINED = {
+    "three": (lambda x, z, k, b: attended(*(heads(x, k[i], b[i]) for i in range(3))), [3]),
+    "three without biases": (lambda x, z, k, b: attended(*(heads(x, part) for part in k)), [3]),
+    "one bias": (lambda x, z, k, b: attended(heads(x, k[0]), heads(x, k[1], b[1]), heads(x, k[2])), [3]),
+    "causal": (lambda x, z, k, b: attended(*(heads(x, part) for part in k), causal=True), [3]),
+    "two of another array": (lambda x, z, k, b: attended(heads(x, k[0]), heads(z, k[1], b[1]), heads(z, k[2], b[2])), [2]),
+    "each of another": (lambda x, z, k, b: attended(heads(x, k[0]), heads(z, k[1]), heads(ops.sin(x), k[2])), []),
+    "one that others read": (lambda x, z, k, b: attended(q := heads(x, k[0]), heads(x, k[1]), heads(x, k[2])) + q, [2]),
+    "one that hangs on the array": (
+        lambda x, z, k, b: attended(heads(x, k[0]), heads(x, k[1]), heads(x, k[2] * ops.mean(x))), [2],
+    ),
+    "one used before the next": (
+        lambda x, z, k, b: attended(
+            q := heads(x, k[0]), attended(q, heads(x, k[1]), heads(x, k[2])), heads(x, k[1] + 1)
+        ), [],
+    ),
+    "no attention": (lambda x, z, k, b: heads(x, k[0]) * heads(x, k[1]) + heads(x, k[2]), []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_products_that_attention_reads_are_one(monkeypatch, name):
+    function, sizes = JOINED[name]
+
+    def run(values):
+        *given, x, z = values
+        return [function(x, z, given[:3], given[3:])]
+
+    values = [
+        *(floats(*SIDE) for _ in range(3)),
+        *(floats(*SIDE[1:]) for _ in range(3)),
+        floats(2, 6, 5),
+        floats(2, 6, 5),
+    ]
+    parts = parts_of(run, values, 6)
+    split = [node for node in parts[1].graph.nodes if "split_with_sizes" in str(node.target)]
+    assert [len(node.args[1]) for node in split] == sizes
+    found, wanted = outputs_of(parts, values, 6)[0], run(list(values))[0]
+    np.testing.assert_allclose(found.numpy(), wanted.numpy(), rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(beforehand, "_LARGEST", 4 * 5 * 12 * 2 - 1)
+    assert not any("split_with_sizes" in name for name in targets(parts_of(run, values, 6)[1]))
 
 
 @pytest.mark.parametrize("rows", [1, 2])

@@ -11,6 +11,7 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 
 from cornu.engines.torch.in_place import writes
+from cornu.engines.torch.joined import join
 from cornu.engines.torch.laid import lay
 
 __all__ = ["split"]
@@ -65,7 +66,7 @@ def _early(traced: GraphModule, given: list[Node]) -> set[Node]:
         sizes = {storage: size for by in kept.values() for storage, size in by.items() if storage not in free}
         room = _LARGEST - sum(sizes.values())
         if room >= 0:
-            lay(traced, known, room)
+            lay(traced, known, join(traced, known, room))
             return known
         most = max(sizes, key=lambda storage: sizes[storage])
         later = {node for node in known if any(storage == most for storage, _ in _memory(node))}

@@ -8,13 +8,15 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from cornu.engines.torch.early import Early
 from cornu.engines.torch.products import is_by_channel, put, source_of
 
 __all__ = ["lay"]
 
 _aten = torch.ops.aten
 _mkldnn: Any = torch.ops.mkldnn
-_WORK = 10_000_000  # multiplications in a product from which on oneDNN's of a packed matrix takes less time
+# Multiplications from which on oneDNN takes less time with a packed matrix, or kernel.
+_WORK, _KERNEL_WORK = 40_000_000, 8_000_000
 _NARROW = 4  # times as many rows as columns has a matrix that one row is multiplied by faster column by column
 
 
@@ -38,35 +40,11 @@ def lay(traced: GraphModule, known: set[Node], room: int) -> None:
         size = kernel.meta["val"].nbytes
         if size > room:
             continue
-        early = _Early(traced, known)
+        early = Early(traced, known)
         scaled = _scaled(early, node)
         if lay_out(early, scaled) or scaled is not node:
             room -= size
     traced.graph.eliminate_dead_code()
-
-
-class _Early:
-    """Writes into a graph what is computed beforehand.
-
-    Args:
-        traced: the graph.
-        known: its nodes that are computed beforehand; new ones are added.
-    """
-
-    def __init__(self, traced: GraphModule, known: set[Node]) -> None:
-        self.graph = traced.graph
-        self.known = known
-
-    def call(self, at: Node, target: Any, *args: Any, like: Any = None, **kwargs: Any) -> Node:
-        """A call of an operator before another; `like` stands for its result where the operator has no stand-ins."""
-        with self.graph.inserting_before(at):
-            node = self.graph.call_function(target, args, kwargs)
-        if like is None:
-            given, named = torch.fx.map_arg((args, kwargs), lambda parent: parent.meta["val"])
-            like = target(*given, **named)
-        node.meta["val"] = like
-        self.known.add(node)
-        return node
 
 
 def _only_user(node: Node) -> Any:
@@ -81,7 +59,7 @@ def _shows(seen: Any, node: Node) -> bool:
 # ---------------------------------------------------------------- numbers
 
 
-def _scaled(early: _Early, node: Any) -> Node:
+def _scaled(early: Early, node: Any) -> Node:
     """A convolution, or a product, of which known factors and sums for each channel that come after it are part."""
     seen = node
     user = _only_user(node)
@@ -119,7 +97,7 @@ def _scaled(early: _Early, node: Any) -> Node:
 # ---------------------------------------------------------------- layouts
 
 
-def _lay_kernel(early: _Early, node: Any) -> bool:
+def _lay_kernel(early: Early, node: Any) -> bool:
     """Have the kernel of a convolution as PyTorch's own (oneDNN) takes it: packed, or beside channels last."""
     x, kernel, bias, strides, padding, dilation, is_transposed, _, groups = node.args
     like = kernel.meta["val"]
@@ -129,7 +107,7 @@ def _lay_kernel(early: _Early, node: Any) -> bool:
     if not all(part.meta["val"].is_contiguous(memory_format=torch.channels_last) for part in (x, node)):
         return False
     work = node.meta["val"].numel() * like.numel() // len(like)
-    if is_transposed or not _packs("_convolution_pointwise") or like.dtype != torch.float32 or work < _WORK:
+    if is_transposed or not _packs("_convolution_pointwise") or like.dtype != torch.float32 or work < _KERNEL_WORK:
         order: dict[str, Any] = {"memory_format": torch.channels_last}
         node.update_arg(1, early.call(node, _aten.clone.default, kernel, **order))
         return True
@@ -148,7 +126,7 @@ def _lay_kernel(early: _Early, node: Any) -> bool:
     return True
 
 
-def _beside(early: _Early, add: Any, seen: Any) -> Any:
+def _beside(early: Early, add: Any, seen: Any) -> Any:
     """What is added to a convolution's result, in its order of axes and memory; `None` if nothing of the kind is."""
     if getattr(add, "target", None) is not _aten.add.Tensor or add.kwargs or seen not in add.args:
         return None
@@ -171,7 +149,7 @@ def _packs(name: str) -> bool:
     return torch.backends.mkldnn.is_available() and hasattr(_mkldnn, name)
 
 
-def _lay_matrix(early: _Early, node: Any) -> bool:
+def _lay_matrix(early: Early, node: Any) -> bool:
     """Have the matrix of a product as it is read fastest.
 
     That of a large product is packed as oneDNN has it; that of one row with few columns lies column by column.
