@@ -11,6 +11,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from cornu.engines.torch.early import Early
+from cornu.engines.torch.products import only_user
 
 __all__ = ["join"]
 
@@ -39,7 +40,7 @@ def join(traced: GraphModule, known: set[Node], room: int) -> int:
             groups.setdefault((node.args[-2], *lead, size, node.meta["val"].dtype), []).append(node)
     for nodes in groups.values():
         taken = sum(node.args[-1].meta["val"].nbytes for node in nodes)  # type: ignore[union-attr]
-        readers = [reader for node in nodes for reader in _only_user(node).users]
+        readers = [reader for node in nodes for reader in only_user(node).users]
         if len(nodes) == 1 or taken > room or min(map(place.__getitem__, readers)) < place[nodes[-1]]:
             continue
         room -= taken
@@ -55,13 +56,9 @@ def _is_of_known(node: Node, known: set[Node]) -> bool:
     return matrix in known and all(bias in known and bias.meta["val"].ndim == 1 for bias in added)  # type: ignore[union-attr]
 
 
-def _only_user(node: Node) -> Any:
-    return next(iter(node.users)) if len(node.users) == 1 else None
-
-
 def _heads(node: Node) -> Any:
     """The view `(batch, time, heads, size)` of a product, if nobody but attention reads it; else `None`."""
-    view = _only_user(node)
+    view = only_user(node)
     if getattr(view, "target", None) is not _aten.view.default or view.meta["val"].ndim != 4:
         return None
     heads, size = view.meta["val"].shape[2:]
@@ -78,7 +75,7 @@ def _join(early: Early, nodes: list[Any]) -> None:
     args: tuple[Any, ...] = last.args[-2], matrix
     if any(len(node.args) == 3 for node in nodes):
         args = early.call(last, _aten.cat.default, [_bias(early, last, node) for node in nodes]), *args
-    views = [_only_user(node) for node in nodes]
+    views = [only_user(node) for node in nodes]
     heads = [view.meta["val"].shape[2] for view in views]
     rows, (*lead, _, size) = last.args[-2].meta["val"], views[0].meta["val"].shape
     with graph.inserting_before(last):

@@ -9,7 +9,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from cornu.engines.torch.early import Early
-from cornu.engines.torch.products import is_by_channel, put, source_of
+from cornu.engines.torch.products import is_by_channel, only_user, put, source_of
 
 __all__ = ["lay"]
 
@@ -47,10 +47,6 @@ def lay(traced: GraphModule, known: set[Node], room: int) -> None:
     traced.graph.eliminate_dead_code()
 
 
-def _only_user(node: Node) -> Any:
-    return next(iter(node.users)) if len(node.users) == 1 else None
-
-
 def _shows(seen: Any, node: Node) -> bool:
     """Whether a node is a product, or a view of it, that nobody else looks at."""
     return source_of(seen, biased=True) is node
@@ -62,9 +58,9 @@ def _shows(seen: Any, node: Node) -> bool:
 def _scaled(early: Early, node: Any) -> Node:
     """A convolution, or a product, of which known factors and sums for each channel that come after it are part."""
     seen = node
-    user = _only_user(node)
+    user = only_user(node)
     if _shows(user, node):
-        seen, user = user, _only_user(user)
+        seen, user = user, only_user(user)
     if getattr(user, "target", None) is not _aten.addcmul.default or user.kwargs:
         return node
     shift, *factors = user.args
@@ -115,8 +111,8 @@ def _lay_kernel(early: Early, node: Any) -> bool:
     reorder = _mkldnn._reorder_convolution_weight.default
     packed = early.call(node, reorder, kernel, *sizes, list(x.meta["val"].shape), like=like.contiguous())
     # Not with ReLU, of which oneDNN's gives 0 for NaN.
-    seen: Any = _only_user(node)
-    add: Any = _only_user(seen) if _shows(seen, node) else None
+    seen: Any = only_user(node)
+    add: Any = only_user(seen) if _shows(seen, node) else None
     other = _beside(early, add, seen)
     if other is None:
         put(early.graph, node, _mkldnn._convolution_pointwise.default, (x, packed, bias, *sizes, "none", [], ""))

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from cornu.engines.torch.products import only_user
+
 __all__ = ["cut_later"]
 
 _aten = torch.ops.aten
@@ -54,8 +56,8 @@ def _ways_back(pool: Node, cut: Node) -> list[tuple[Any, Any, Node]] | None:
     ways = []
     for pull in cut.users:
         if pull.target is _POOLS[pool.target] and pull.args[1] is cut:  # type: ignore[index]
-            shown = _only_user(pull)
-            shown, gate = (shown, _only_user(shown)) if _is_turn(shown) else (pull, shown)
+            shown = only_user(pull)
+            shown, gate = (shown, only_user(shown)) if _is_turn(shown) else (pull, shown)
             if gate is None or gate.target is not _aten.threshold_backward.default or gate.args[0] is not shown:
                 return None
             if gate.args[2] != 0 or not _is_shown_alike(gate.args[1], cut, shown, pull):
@@ -65,10 +67,6 @@ def _ways_back(pool: Node, cut: Node) -> list[tuple[Any, Any, Node]] | None:
     readers = {reader for user in cut.users for reader in (user.users if _is_turn(user) else [user])}
     places = {reader for user in pool.users if user.args[1] == 1 for reader in user.users}
     return ways if readers <= {pool, *pulls, *gates} and places == pulls else None
-
-
-def _only_user(node: Any) -> Node | None:
-    return next(iter(node.users)) if len(node.users) == 1 else None
 
 
 def _is_turn(node: Node | None) -> bool:

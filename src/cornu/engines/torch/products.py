@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-__all__ = ["FLOATS", "add_in_products", "is_by_channel", "put", "source_of"]
+__all__ = ["FLOATS", "VIEWS", "add_in_products", "is_by_channel", "only_user", "put", "source_of"]
 
 _aten = torch.ops.aten
-_VIEWS = {_aten.view.default, _aten._unsafe_view.default, _aten.permute.default, _aten.expand.default}
+VIEWS = {_aten.view.default, _aten._unsafe_view.default, _aten.permute.default, _aten.expand.default}
 FLOATS = (torch.float32, torch.float64)
 
 
@@ -64,6 +64,11 @@ def put(graph: Graph, old: Node, target: Any, args: Any, source: Any = None, see
     return new
 
 
+def only_user(node: Node) -> Any:
+    """The node that reads another's result; `None` if that are several, or none."""
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
 def _may_be_added(value: Any, seen: Any) -> bool:
     """Whether a value has a number for each of a product, which another node shows, at the same place in memory."""
     meta, like = value.meta.get("val") if isinstance(value, Node) else None, seen.meta["val"]
@@ -97,7 +102,7 @@ def source_of(seen: Any, biased: bool = False) -> Node | None:
     products = {_aten.mm.default, _aten.addmm.default} if biased else {_aten.mm.default}
     if seen.target in products:
         return seen
-    source = seen.args[0] if seen.target in _VIEWS else None
+    source = seen.args[0] if seen.target in VIEWS else None
     if not isinstance(source, Node) or len(source.users) > 1:
         return None
     if source.target in products:

@@ -11,7 +11,7 @@ from cornu.engines.torch.arrays import to_host
 from cornu.engines.torch.in_place import writes
 from cornu.engines.torch.padding import pad_within
 from cornu.engines.torch.pooled import cut_later
-from cornu.engines.torch.products import FLOATS, add_in_products
+from cornu.engines.torch.products import FLOATS, VIEWS, add_in_products
 
 __all__ = ["simplify"]
 
@@ -19,7 +19,6 @@ _aten = torch.ops.aten
 _SAME = {_aten.detach.default, _aten.alias.default, _aten.lift_fresh_copy.default, _aten.lift_fresh.default}
 _RESHAPES = {_aten.view.default, _aten._unsafe_view.default}
 _TURNS = {*_RESHAPES, _aten.permute.default}
-_VIEWS = {*_TURNS, _aten.expand.default}
 _FILLED = {
     _aten.ones_like.default: lambda args: 1,
     _aten.zeros_like.default: lambda args: 0,
@@ -40,7 +39,7 @@ def simplify(traced: GraphModule) -> None:
     nodes = traced.graph.nodes
     if not any(writes(node) for node in nodes):
         for node in list(nodes):
-            if node.target in _SAME or (node.target in _VIEWS and _is_whole(node)):
+            if node.target in _SAME or (node.target in VIEWS and _is_whole(node)):
                 node.replace_all_uses_with(node.args[0])
                 traced.graph.erase_node(node)
         traced.graph.eliminate_dead_code()
