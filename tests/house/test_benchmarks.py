@@ -216,3 +216,28 @@ def test_a_failing_worker_is_an_answer(tmp_path):
             process.ask("memory")
     finally:
         process.end()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
+@pytest.mark.parametrize("ended", [True, False])
+def test_processor_time_of_those_that_a_process_started_counts(ended):
+    """`torch.compile` has compilers run in processes of their own."""
+    from benchmarks.pool import _ticks
+
+    burn = "import time\nwhile time.process_time() < 0.3: pass\nprint('done', flush=True)\n" + (
+        "" if ended else "input()"
+    )
+    code = f"""if True:
+        import subprocess, sys
+        child = subprocess.Popen([sys.executable, "-c", {burn!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        child.stdout.readline()
+        {"child.wait()" if ended else "pass"}
+        print("ready", flush=True)
+        input()
+        child.communicate(b"end")
+    """
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
+        process.stdout.readline()
+        assert _ticks(process.pid) >= 0.25 * os.sysconf("SC_CLK_TCK")
+        process.communicate(b"end\n")
