@@ -16,7 +16,7 @@ __all__ = ["lay"]
 _aten = torch.ops.aten
 _mkldnn: Any = torch.ops.mkldnn
 # Multiplications from which on oneDNN takes less time with a packed matrix, or kernel.
-_WORK, _KERNEL_WORK = 40_000_000, 8_000_000
+_WORK, _KERNEL_WORK = 10_000_000, 8_000_000
 _NARROW = 4  # times as many rows as columns has a matrix that one row is multiplied by faster column by column
 
 
