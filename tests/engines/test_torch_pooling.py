@@ -121,3 +121,33 @@ def test_nan_goes_the_same_way():
     assert np.isnan(wanted[0]).sum() == 1
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+# name -> (function of pictures, the shape of these, whether they are pooled by halves)
+HALVES = {
+    "two by two": (lambda x: ops.max_pool(x, 2), (8, 32, 32, 32), True),
+    "after ReLU": (lambda x: ops.max_pool(ops.relu(x), 2), (8, 32, 32, 32), True),
+    "not square": (lambda x: ops.max_pool(x, 2), (8, 16, 64, 32), True),
+    "few": (lambda x: ops.max_pool(x, 2), (1, 32, 32, 32), False),
+    "a row left over": (lambda x: ops.max_pool(x, 2), (8, 33, 32, 32), False),
+    "padding before it": (lambda x: ops.max_pool(x, 2, padding="same"), (8, 32, 33, 32), True),
+    "windows that overlap": (lambda x: ops.max_pool(x, 2, strides=1), (8, 32, 32, 32), False),
+    "larger windows": (lambda x: ops.max_pool(x, 4), (8, 32, 32, 32), False),
+    "channels first": (lambda x: ops.max_pool(x, 2, data_format="channels_first"), (8, 32, 32, 32), False),
+}
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_large_pictures_are_pooled_by_halves_where_nobody_reads_places(name):
+    function, shape, by_halves = HALVES[name]
+    x = rng.normal(size=shape).astype("float32")
+    x[0, 4, 5, 6], x[0, 9, 9, 9] = np.nan, -np.inf
+    with torch.device("cpu"), cornu.engine("torch"):
+        values = [ENGINE.from_host(x)]
+        run = lambda given: [function(*given)]
+        wanted = ops.convert_to_numpy(run(values)[0])
+        found = tracing._traced(run, values, 0, False)(values)[0]
+        assert bool(named(graph_of(run, values), "maximum")) == by_halves
+        assert not named(graph_of(with_gradients(function), values), "maximum")
+    assert np.isnan(wanted).sum() >= 1
+    np.testing.assert_array_equal(found.numpy(), wanted)

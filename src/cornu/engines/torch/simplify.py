@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Node
 from cornu.engines.torch.arrays import to_host
 from cornu.engines.torch.in_place import writes
 from cornu.engines.torch.padding import pad_within
-from cornu.engines.torch.pooled import cut_later
+from cornu.engines.torch.pooled import cut_later, pool_by_halves
 from cornu.engines.torch.products import FLOATS, VIEWS, add_in_products
 
 __all__ = ["simplify"]
@@ -52,6 +52,7 @@ def simplify(traced: GraphModule) -> None:
         _look_less(traced)
         traced.graph.eliminate_dead_code()
         cut_later(traced)
+        pool_by_halves(traced)
     traced.graph.eliminate_dead_code()
 
 
