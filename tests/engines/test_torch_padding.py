@@ -8,11 +8,11 @@ from cornu import ops
 
 torch = pytest.importorskip("torch")
 
+from torch_traces import ENGINE, named, nodes_of, with_gradients  # noqa: E402
+
 from cornu.engines.torch import tracing  # noqa: E402
-from cornu.engines.torch.simplify import simplify  # noqa: E402
 
 rng = np.random.default_rng(0)
-ENGINE = cornu.engines.get("torch")
 
 
 def floats(*shape):
@@ -57,29 +57,10 @@ def plain(function):
     return lambda values: [function(*values)]
 
 
-def with_gradients(function):
-    def run(values):
-        def loss(given):
-            y = function(*given)
-            weights = np.cos(np.arange(int(np.prod(ops.shape(y))), dtype="float32")).reshape(ops.shape(y))
-            return ops.sum(ops.multiply(y, weights)), y
-
-        (_, y), gradients = ENGINE.value_and_grad(loss)(values)
-        return [y, *gradients]
-
-    return run
-
-
 @pytest.fixture(autouse=True)
 def on_a_cpu():
     with torch.device("cpu"):
         yield
-
-
-def paddings(run, values):
-    graph = tracing._graph(run, values, False)
-    simplify(graph)
-    return sum("constant_pad_nd" in str(node.target) for node in graph.graph.nodes)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -92,7 +73,7 @@ def test_numbers_are_those_of_padding_first(name):
     for found, wanted in zip(traced(values), run(values), strict=True):
         assert found.shape == wanted.shape
         np.testing.assert_allclose(found.detach().numpy(), wanted.detach().numpy(), rtol=1e-5, atol=1e-5)
-    assert paddings(run, values) == stay
+    assert len(named(nodes_of(run, values), "constant_pad_nd")) == stay
 
 
 def test_a_gradient_that_others_see_is_cut_as_it_was():

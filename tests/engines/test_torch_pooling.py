@@ -8,11 +8,11 @@ from cornu import ops
 
 torch = pytest.importorskip("torch")
 
+from torch_traces import ENGINE, named, nodes_of, with_gradients  # noqa: E402
+
 from cornu.engines.torch import tracing  # noqa: E402
-from cornu.engines.torch.simplify import simplify  # noqa: E402
 
 rng = np.random.default_rng(0)
-ENGINE = cornu.engines.get("torch")
 
 
 def ties(*shape):
@@ -50,29 +50,6 @@ CASES = {
 }  # fmt: skip
 
 
-def with_gradients(function):
-    def run(values):
-        def loss(given):
-            y = function(*given)
-            weights = np.cos(np.arange(int(np.prod(ops.shape(y))), dtype="float32")).reshape(ops.shape(y))
-            return ops.sum(ops.multiply(y, weights)), y
-
-        (_, y), gradients = ENGINE.value_and_grad(loss)(values)
-        return [y, *gradients]
-
-    return run
-
-
-def graph_of(run, values):
-    graph = tracing._graph(run, values, False)
-    simplify(graph)
-    return list(graph.graph.nodes)
-
-
-def named(nodes, word):
-    return [node for node in nodes if word in str(node.target)]
-
-
 def before_poolings(nodes):
     """How many ReLUs cut all that a convolution gave."""
     (convolved,) = named(nodes, "aten.convolution.default")
@@ -99,12 +76,12 @@ def test_pooling_comes_first_where_nobody_else_reads(case):
     function, arrays, stay = CASES[case]
     with torch.device("cpu"), cornu.engine("torch"):
         values = [ENGINE.from_host(array) for array in arrays]
-        nodes = graph_of(with_gradients(function), values)
+        nodes = nodes_of(with_gradients(function), values)
         assert (before_poolings(nodes) > 0) == (stay > 0)
-        nodes = graph_of(lambda given: [function(*given)], values)
+        nodes = nodes_of(lambda given: [function(*given)], values)
         assert (before_poolings(nodes) > 0) == (stay > 0)
         if case == "windows side by side":
-            relu, back = named(nodes, "relu")[0], named(graph_of(with_gradients(function), values), "threshold")[0]
+            relu, back = named(nodes, "relu")[0], named(nodes_of(with_gradients(function), values), "threshold")[0]
             assert relu.meta["val"].shape == (2, 4, 4, 4) == back.meta["val"].shape
 
 
@@ -147,7 +124,7 @@ def test_large_pictures_are_pooled_by_halves_where_nobody_reads_places(name):
         run = lambda given: [function(*given)]
         wanted = ops.convert_to_numpy(run(values)[0])
         found = tracing._traced(run, values, 0, False)(values)[0]
-        assert bool(named(graph_of(run, values), "maximum")) == by_halves
-        assert not named(graph_of(with_gradients(function), values), "maximum")
+        assert bool(named(nodes_of(run, values), "maximum")) == by_halves
+        assert not named(nodes_of(with_gradients(function), values), "maximum")
     assert np.isnan(wanted).sum() >= 1
     np.testing.assert_array_equal(found.numpy(), wanted)
