@@ -1,4 +1,4 @@
-"""How cost grows: with layers, with inputs and outputs, with models made and thrown away, with rows on disk."""
+"""How cost grows: with layers, inputs and outputs, the size of pictures, models made and thrown away, rows on disk."""
 
 import gc
 import resource
@@ -21,10 +21,14 @@ CURVES: dict[str, tuple[str, str, tuple[int, ...], tuple[int, ...]]] = {
     "layers_step": ("a training step of so many Dense layers of 8", "s", (10, 100), (10, 100, 1000, 10_000)),
     "layers_first": ("the first step of so many, with what it compiles", "s", (10, 100), (10, 100, 1000, 10_000)),
     "inputs_step": ("a training step of so many inputs and outputs", "s", (1, 10), (1, 10, 100)),
+    "rows_step": (
+        "a training step of the three convolutions of a block of ResNet-50 where pictures have so many rows, batch 8",
+        "s", (14,), (7, 14, 28, 56),
+    ),
     "growth": ("memory kept per build-fit-predict-delete, of so many", "MB", (40,), (300,)),
     "disk_speed": ("rows per second of 256 numbers, fit from so many MB on disk", "rows/s", (50,), (100, 1000)),
     "disk_memory": ("memory added by such a fit, at its most", "MB", (50,), (100, 1000)),
-}
+}  # fmt: skip
 _keras: list[Any] = []
 _disk: dict[int, dict[str, float]] = {}
 
@@ -51,6 +55,8 @@ def run(name: str, curve: str, size: int) -> dict[str, Any]:
         return {"value": (_step if curve == "layers_step" else _first)(keras, dense(keras, size, 8), x, x)}
     if curve == "inputs_step":
         return {"value": _step(keras, *_wide(keras, size))}
+    if curve == "rows_step":
+        return {"value": _step(keras, *_bottleneck(keras, size))}
     if curve == "growth":
         return {"value": _growth(keras, size)}
     if size not in _disk:
@@ -78,6 +84,18 @@ def _step(keras: Any, model: Any, x: Any, y: Any) -> float:
     _first(keras, model, x, y)
     model.train_on_batch(x, y)
     return _median(lambda: model.train_on_batch(x, y), 15)
+
+
+def _bottleneck(keras: Any, rows: int) -> Any:
+    """A block like ResNet-50's at pictures of so many rows and columns, and a batch for it."""
+    filters, layers = 64 * 56 // rows, keras.layers
+    x = keras.Input((rows, rows, 4 * filters))
+    h = layers.Conv2D(filters, 1, activation="relu")(x)
+    h = layers.Conv2D(filters, 3, padding="same", activation="relu")(h)
+    h = layers.Conv2D(4 * filters, 1)(h)
+    draw = np.random.default_rng(0).normal
+    batch = (draw(size=(8, *size)).astype("float32") for size in ((rows, rows, 4 * filters), (4 * filters,)))
+    return keras.Model(x, layers.GlobalAveragePooling2D()(layers.ReLU()(layers.Add()([x, h])))), *batch
 
 
 def _wide(keras: Any, count: int) -> Any:
