@@ -6,7 +6,7 @@ from typing import Any
 from benchmarks.contender import engine_of
 from benchmarks.curves import CURVES
 from benchmarks.once import TASKS
-from benchmarks.targets import Judgement, best_peer, by_hand, judge, judge_growth, judge_once
+from benchmarks.targets import Judgement, best_peer, by_hand, judge, judge_curve, judge_once
 from benchmarks.turns import WHATS
 from benchmarks.workloads import WORKLOADS
 
@@ -144,7 +144,7 @@ def _curves(curves: dict[str, Any], misses: list[str]) -> list[str]:
         sizes = sorted({size for by in points.values() for size in by}, key=int)
         rows = []
         for name, by in points.items():
-            judgements = [one for value in by.values() for one in judge_growth(curve, name, value)]
+            judgements = judge_curve(curve, name, points)
             misses += [f"{title}, {name}: {one.text}" for one in judgements if one.met == "no"]
             show = seconds if unit == "s" else lambda value: f"{value:.3g} {unit}"  # noqa: B023
             rows.append([name, *(show(by[size]) if size in by else "" for size in sizes), *_met(judgements)])

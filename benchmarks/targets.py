@@ -6,7 +6,7 @@ from typing import Any
 from benchmarks.contender import ALL
 from benchmarks.ratios import noise
 
-__all__ = ["Judgement", "best_peer", "by_hand", "judge", "judge_growth", "judge_once"]
+__all__ = ["Judgement", "best_peer", "by_hand", "judge", "judge_curve", "judge_once"]
 
 # what -> most times the hand-written code of the same engine; `fit` of other workloads has no such limit.
 HAND_LIMITS = {
@@ -96,8 +96,21 @@ def judge_once(task: str, engine: str, section: dict[str, Any]) -> list[Judgemen
     return [_judgement("<= Keras" if limit == 1 else f"<= {limit} x Keras", ratio, limit)]
 
 
-def judge_growth(curve: str, name: str, value: float) -> list[Judgement]:
-    """The target for memory kept per model made and thrown away."""
-    if curve != "growth" or not name.startswith("cornu/"):
+def judge_curve(curve: str, name: str, points: dict[str, dict[str, float]]) -> list[Judgement]:
+    """The targets for memory kept per model made and thrown away, and for convolutions.
+
+    Args:
+        curve: its name.
+        name: a contender.
+        points: contender -> size -> value.
+    """
+    if not name.startswith("cornu/"):
         return []
-    return [Judgement("< 0.05 MB", "yes" if value < 0.05 else "no")]
+    own = points[name]
+    if curve == "growth":
+        return [Judgement("< 0.05 MB", "yes" if value < 0.05 else "no") for value in own.values()]
+    if curve != "rows_step":
+        return []
+    keras = points.get(name.replace("cornu", "keras"), {})
+    pairs = [(value, keras[size]) for size, value in own.items() if size in keras]
+    return [Judgement("<= Keras", "yes" if all(value <= other for value, other in pairs) else "no")] if pairs else []

@@ -241,3 +241,16 @@ def test_processor_time_of_those_that_a_process_started_counts(ended):
         process.stdout.readline()
         assert _ticks(process.pid) >= 0.25 * os.sysconf("SC_CLK_TCK")
         process.communicate(b"end\n")
+
+
+def test_curves_are_judged():
+    from benchmarks.targets import judge_curve
+
+    met = lambda curve, name, points: [one.met for one in judge_curve(curve, name, points)]
+    kept = {"cornu/jax": {"40": 0.01, "300": 0.06}, "keras/jax": {"40": 0.3}}
+    assert met("growth", "cornu/jax", kept) == ["yes", "no"]
+    assert met("growth", "keras/jax", kept) == [] == met("layers_step", "cornu/jax", kept)
+    rows = {"cornu/jax": {"7": 0.02, "14": 0.03}, "keras/jax": {"7": 0.02}, "cornu/torch": {"7": 0.02}}
+    assert met("rows_step", "cornu/jax", rows) == ["yes"] and met("rows_step", "cornu/torch", rows) == []
+    rows["keras/jax"]["14"] = 0.02
+    assert met("rows_step", "cornu/jax", rows) == ["no"]
