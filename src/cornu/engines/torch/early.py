@@ -2,8 +2,9 @@
 
 from typing import Any
 
-import torch
 from torch.fx import GraphModule, Node
+
+from cornu.engines.torch.nodes import call
 
 __all__ = ["Early"]
 
@@ -23,10 +24,6 @@ class Early:
     def call(self, at: Node, target: Any, *args: Any, like: Any = None, **kwargs: Any) -> Node:
         """A call of an operator before another; `like` stands for its result where the operator has no stand-ins."""
         with self.graph.inserting_before(at):
-            node = self.graph.call_function(target, args, kwargs)
-        if like is None:
-            given, named = torch.fx.map_arg((args, kwargs), lambda parent: parent.meta["val"])
-            like = target(*given, **named)
-        node.meta["val"] = like
+            node = call(self.graph, target, *args, like=like, **kwargs)
         self.known.add(node)
         return node

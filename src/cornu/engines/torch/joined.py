@@ -11,7 +11,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from cornu.engines.torch.early import Early
-from cornu.engines.torch.products import only_user
+from cornu.engines.torch.nodes import call, only_user
 
 __all__ = ["join"]
 
@@ -77,18 +77,13 @@ def _join(early: Early, nodes: list[Any]) -> None:
         args = early.call(last, _aten.cat.default, [_bias(early, last, node) for node in nodes]), *args
     views = [only_user(node) for node in nodes]
     heads = [view.meta["val"].shape[2] for view in views]
-    rows, (*lead, _, size) = last.args[-2].meta["val"], views[0].meta["val"].shape
+    *lead, _, size = views[0].meta["val"].shape
     with graph.inserting_before(last):
-        product = graph.call_function(_aten.mm.default if len(args) == 2 else _aten.addmm.default, args)
-        product.meta["val"] = rows.new_empty(len(rows), sum(heads) * size)
-        whole = graph.call_function(_aten.view.default, (product, [*lead, sum(heads), size]))
-        whole.meta["val"] = product.meta["val"].view(*lead, sum(heads), size)
-        parts = graph.call_function(_aten.split_with_sizes.default, (whole, heads, 2))
-        parts.meta["val"] = list(whole.meta["val"].split_with_sizes(heads, 2))
+        product = call(graph, _aten.mm.default if len(args) == 2 else _aten.addmm.default, *args)
+        whole = call(graph, _aten.view.default, product, [*lead, sum(heads), size])
+        parts = call(graph, _aten.split_with_sizes.default, whole, heads, 2)
         for i, view in enumerate(views):
-            part = graph.call_function(operator.getitem, (parts, i))
-            part.meta["val"] = parts.meta["val"][i]
-            view.replace_all_uses_with(part)
+            view.replace_all_uses_with(call(graph, operator.getitem, parts, i))
     for node, view in zip(nodes, views, strict=True):
         graph.erase_node(view)
         graph.erase_node(node)

@@ -9,7 +9,8 @@ import torch
 from torch.fx import GraphModule, Node
 
 from cornu.engines.torch.early import Early
-from cornu.engines.torch.products import is_by_channel, only_user, put, source_of
+from cornu.engines.torch.nodes import call, only_user, put
+from cornu.engines.torch.products import is_by_channel, source_of
 
 __all__ = ["lay"]
 
@@ -135,9 +136,7 @@ def _beside(early: Early, add: Any, seen: Any) -> Any:
     if other.target is seen.target and other.args[1] == seen.args[1]:
         return other.args[0]
     with early.graph.inserting_before(add):
-        front = early.graph.call_function(_aten.permute.default, (other, [0, 3, 1, 2]))
-    front.meta["val"] = meta.permute(0, 3, 1, 2)
-    return front
+        return call(early.graph, _aten.permute.default, other, [0, 3, 1, 2])
 
 
 def _packs(name: str) -> bool:

@@ -3,11 +3,12 @@
 They pad as they read: there is no padded copy to fill and to read again, and nothing to cut off on the way back.
 """
 
-import operator
 from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
+
+from cornu.engines.torch.nodes import call, learn
 
 __all__ = ["pad_within"]
 
@@ -36,7 +37,7 @@ def pad_within(traced: GraphModule) -> None:
         node.args = tuple(given)
         for cut, seen in cuts:
             cut.replace_all_uses_with(seen)
-        _learn(node)
+        learn(node)
 
 
 def _added(padded: Any) -> list[int] | None:
@@ -64,11 +65,8 @@ def _bare(traced: GraphModule, padded: Any) -> Any:
     """What is padded, its axes in the same order."""
     if padded.target is _aten.constant_pad_nd.default:
         return padded.args[0]
-    source = padded.args[0].args[0]
     with traced.graph.inserting_after(padded):
-        new = traced.graph.call_function(_aten.permute.default, (source, padded.args[1]))
-    _learn(new)
-    return new
+        return call(traced.graph, _aten.permute.default, padded.args[0].args[0], padded.args[1])
 
 
 def _cuts(node: Node, added: list[int]) -> list[tuple[Node, Node]] | None:
@@ -87,13 +85,3 @@ def _cuts(node: Node, added: list[int]) -> list[tuple[Node, Node]] | None:
                     return None
                 found.append((cut, user if is_turned else given))
     return found
-
-
-def _learn(node: Node) -> None:
-    """Note what a node gives now, and what is seen of that."""
-    target: Any = node.target
-    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda given: given.meta["val"])
-    node.meta["val"] = target(*args, **kwargs)
-    for user in node.users:
-        if user.target in (operator.getitem, _aten.permute.default):
-            _learn(user)

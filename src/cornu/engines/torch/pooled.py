@@ -9,9 +9,9 @@ import operator
 from typing import Any
 
 import torch
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import GraphModule, Node
 
-from cornu.engines.torch.products import only_user
+from cornu.engines.torch.nodes import call, only_user
 
 __all__ = ["cut_later", "pool_by_halves"]
 
@@ -39,19 +39,13 @@ def pool_by_halves(traced: GraphModule) -> None:
             continue
         halves = [batch, rows // 2, 2, columns * channels], [batch, rows // 2, columns // 2, 2, channels]
         with graph.inserting_before(largest):
-            node = _call(graph, _aten.permute.default, pool.args[0], [0, 2, 3, 1])
+            node = call(graph, _aten.permute.default, pool.args[0], [0, 2, 3, 1])
             for axis, shape in zip((2, 3), halves, strict=True):
-                seen = _call(graph, _aten.view.default, node, shape)
-                pair = [_call(graph, _aten.select.int, seen, axis, place) for place in (0, 1)]
-                node = _call(graph, _aten.maximum.default, *pair)
-            node = _call(graph, _aten.permute.default, node, [0, 3, 1, 2])
+                seen = call(graph, _aten.view.default, node, shape)
+                pair = [call(graph, _aten.select.int, seen, axis, place) for place in (0, 1)]
+                node = call(graph, _aten.maximum.default, *pair)
+            node = call(graph, _aten.permute.default, node, [0, 3, 1, 2])
         largest.replace_all_uses_with(node)
-
-
-def _call(graph: Graph, target: Any, *args: Any) -> Node:
-    node = graph.call_function(target, args)
-    node.meta["val"] = target(*torch.fx.map_arg(args, lambda given: given.meta["val"]))
-    return node
 
 
 def cut_later(traced: GraphModule) -> None:

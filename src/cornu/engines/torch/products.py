@@ -3,9 +3,11 @@
 from typing import Any
 
 import torch
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import GraphModule, Node
 
-__all__ = ["FLOATS", "VIEWS", "add_in_products", "is_by_channel", "only_user", "put", "source_of"]
+from cornu.engines.torch.nodes import put
+
+__all__ = ["FLOATS", "VIEWS", "add_in_products", "is_by_channel", "source_of"]
 
 _aten = torch.ops.aten
 VIEWS = {_aten.view.default, _aten._unsafe_view.default, _aten.permute.default, _aten.expand.default}
@@ -36,37 +38,6 @@ def add_in_products(traced: GraphModule) -> None:
                 given = *source.args[:2], other, *source.args[3:]
                 put(traced.graph, node, _aten.convolution.default, given, source, seen)
             break
-
-
-def put(graph: Graph, old: Node, target: Any, args: Any, source: Any = None, seen: Any = None) -> Any:
-    """Another operator in the place of a node.
-
-    Args:
-        graph: the graph.
-        old: the node.
-        target: the operator.
-        args: its arguments.
-        source: another node that the operator gives what is like the result of; by default the old one.
-        seen: a view of that, in which the new result is to be seen.
-
-    Returns:
-        the operator's node.
-    """
-    source = old if source is None else source
-    with graph.inserting_before(old):
-        new = shown = graph.call_function(target, tuple(args))
-        new.meta["val"] = source.meta["val"]
-        if seen is not None and seen is not source:
-            shown = graph.call_function(seen.target, (new, *seen.args[1:]))
-            shown.meta["val"] = seen.meta["val"]
-    old.replace_all_uses_with(shown)
-    graph.erase_node(old)
-    return new
-
-
-def only_user(node: Node) -> Any:
-    """The node that reads another's result; `None` if that are several, or none."""
-    return next(iter(node.users)) if len(node.users) == 1 else None
 
 
 def _may_be_added(value: Any, seen: Any) -> bool:
