@@ -16,7 +16,7 @@ from cornu.engines.torch.laid import lay
 
 __all__ = ["split"]
 
-_LARGEST = 1 << 25  # bytes that are kept at most
+_LARGEST = 1 << 27  # bytes that are kept at most
 
 
 def split(traced: GraphModule, count: int) -> tuple[GraphModule, GraphModule]:

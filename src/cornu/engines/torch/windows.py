@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from cornu.engines.torch import quirks
+from cornu.engines.torch import kernels, quirks
 
 __all__ = ["TABLE"]
 
@@ -20,17 +20,6 @@ def _front(x: Any) -> Any:
 def _back(x: Any) -> Any:
     """Channels moved back to the end."""
     return x.movedim(1, -1)
-
-
-def _kernel_front(kernel: Any) -> Any:
-    """`(*window, channels, filters)` as `(filters, channels, *window)`."""
-    rank = kernel.ndim - 2
-    return kernel.permute(rank + 1, rank, *range(rank))
-
-
-def _kernel_back(kernel: Any) -> Any:
-    """Undo `_kernel_front`."""
-    return kernel.permute(*range(2, kernel.ndim), 1, 0)
 
 
 def _flat(padding: Any) -> list[int]:
@@ -53,11 +42,11 @@ def _split(padding: Any) -> tuple[list[int], Any]:
 
 
 def _convolution(x: Any, kernel: Any, strides: Any, padding: Any, dilation: Any, groups: int) -> Any:
+    if kernels.is_product(kernel, x, strides, padding, groups):
+        return torch.matmul(x, kernel.flatten(0, 2))
     both, rest = _split(padding)
-    rank = len(strides)
-    result = torch.convolution(
-        _padded(_front(x), rest), _kernel_front(kernel), None, strides, both, dilation, False, [0] * rank, groups
-    )
+    turned, none = kernels.front(kernel, x), [0] * len(strides)
+    result = torch.convolution(_padded(_front(x), rest), turned, None, strides, both, dilation, False, none, groups)
     return _back(result)
 
 
@@ -78,11 +67,11 @@ def _convolution_input_gradient(
     # What the forward convolution left over at the end.
     over = [size - ((count - 1) * stride - 2 * add + far) for size, count, stride, add, far in geometry]
     if all(0 <= left < stride for left, stride in zip(over, strides, strict=True)):
-        given = (_front(g), _kernel_front(kernel), None, strides, both, dilation, True, over, groups)
+        given = (_front(g), kernels.front(kernel, g), None, strides, both, dilation, True, over, groups)
         result = torch.convolution(*given)
     else:
         like = g.new_zeros(()).expand(shape[0], shape[-1], *space)
-        result = _backward(_front(g), like, _kernel_front(kernel), strides, both, dilation, groups, 0)
+        result = _backward(_front(g), like, kernels.front(kernel, g), strides, both, dilation, groups, 0)
     return _back(_padded(result, [(-low, -high) for low, high in rest]))
 
 
@@ -92,7 +81,7 @@ def _convolution_kernel_gradient(
     both, rest = _split(padding)
     like = g.new_zeros(()).expand(shape[-1], shape[-2], *shape[:-2])
     result = _backward(_front(g), _padded(_front(x), rest), like, strides, both, dilation, groups, 1)
-    return _kernel_back(result)
+    return kernels.back(result)
 
 
 # ---------------------------------------------------------------- windows
