@@ -502,6 +502,9 @@ for _n, (_x, _kernel, _geometry) in enumerate(
     [
         ((2, 5, 2), (3, 2, 3), {"strides": (2,), "padding": ((1, 0),), "dilation": (1,), "groups": 1}),
         ((1, 5, 4, 2), (2, 2, 1, 4), {"strides": (1, 2), "padding": ((0, 1), (1, 1)), "dilation": (2, 1), "groups": 2}),
+        ((2, 3, 2, 2), (2, 2, 2, 3), {"strides": (1, 1), "padding": ((0, 1), (1, 0)), "dilation": (1, 1), "groups": 1}),
+        ((1, 3, 2, 3), (1, 1, 3, 7), {"strides": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}),
+        ((0, 3, 3, 2), (2, 2, 2, 3), {"strides": (2, 1), "padding": ((0, 0), (1, 0)), "dilation": (1, 1), "groups": 1}),
     ]
 ):
     _image, _window = _draw(*_x, seed=40), _draw(*_kernel, seed=41)

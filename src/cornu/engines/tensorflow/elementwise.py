@@ -145,9 +145,13 @@ def _shift(function: Callable[..., Any], empty: Callable[..., Any]) -> Callable[
 
 
 def _sum(x1: Any, x2: Any) -> Any:
-    """Rows and one row for all of them by the operator whose gradient adds up rows fastest."""
-    rows = x1.dtype == tf.float32 and x1.shape.rank in (2, 3) and x2.shape.rank == 1
-    if rows and x1.shape[-1] == x2.shape[0] and (x2.shape[0] or 0) >= _WIDE:
+    """Rows and one row for all of them by the operator whose gradient adds up rows fastest.
+
+    After a convolution of pictures TensorFlow makes one operator of that gradient and the kernel's.
+    """
+    rows = x1.dtype == tf.float32 and x1.shape.rank in (2, 3, 4) and x2.shape.rank == 1
+    size = x2.shape[0] if rows else None
+    if size and x1.shape[-1] == size and (size >= _WIDE or x1.shape.rank == 4):
         return tf.raw_ops.BiasAdd(value=x1, bias=x2)
     return tf.add(x1, x2)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from cornu.engines.pointwise import is_product
 from cornu.engines.tensorflow import quirks
 from cornu.engines.tensorflow.indexing import TABLE as MOVES
 from cornu.engines.tensorflow.sizes import resolve, shape_vector, sizes_of
@@ -158,16 +159,41 @@ def _pull(function: Callable[[Any], Any], at: Any, g: Any) -> Any:
     return tape.gradient(result, at, output_gradients=g)
 
 
+def _also_without_rows(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A row of zeros in the place of none, for which oneDNN's convolutions (TensorFlow 2.21) give the wrong shape."""
+
+    @functools.wraps(function)
+    def run(x: Any, other: Any, **static: Any) -> Any:
+        if x.shape[0] != 0:
+            return function(x, other, **static)
+        both = other.shape[0] == 0  # the kernel's gradient
+        if "shape" in static and not both:
+            static["shape"] = (1, *static["shape"][1:])
+        result = function(_one_more(x), _one_more(other) if both else other, **static)
+        return result if both else result[:0]
+
+    return run
+
+
+def _one_more(x: Any) -> Any:
+    return tf.pad(x, [[0, 1], *[[0, 0]] * (x.shape.rank - 1)])
+
+
+@_also_without_rows
 @_in_floats
 def convolution(x: Any, kernel: Any, strides: Any, padding: Any, dilation: Any, groups: int) -> Any:
     if not _is_simple(strides, padding, dilation, groups):
         return _convolve(x, kernel, strides, padding, dilation, groups)
+    if is_product(x.shape, kernel.shape, strides, padding, groups):
+        rows = tf.reshape(x, (math.prod(x.shape[:-1]), kernel.shape[-2])) @ tf.reshape(kernel, kernel.shape[-2:])
+        return tf.reshape(rows, (*x.shape[:-1], kernel.shape[-1]))
     how = _how(sizes_of(x), kernel.shape, strides, padding)
     if len(strides) == 2:
         return tf.raw_ops.Conv2D(input=x, filter=kernel, **how)
     return tf.raw_ops.Conv2D(input=x[:, tf.newaxis], filter=kernel[tf.newaxis], **how)[:, 0]
 
 
+@_also_without_rows
 @_in_floats
 def convolution_input_gradient(g: Any, kernel: Any, shape: Any, **static: Any) -> Any:
     if not _is_simple(**static):
@@ -180,6 +206,7 @@ def convolution_input_gradient(g: Any, kernel: Any, shape: Any, **static: Any) -
     return back(input_sizes=sizes, filter=kernel[tf.newaxis], out_backprop=g[:, tf.newaxis], **how)[:, 0]
 
 
+@_also_without_rows
 @_in_floats
 def convolution_kernel_gradient(x: Any, g: Any, shape: Any, **static: Any) -> Any:
     if not _is_simple(**static):

@@ -9,7 +9,7 @@ import torch
 
 from cornu.engines.torch.arrays import in_trace
 
-__all__ = ["back", "front", "is_product"]
+__all__ = ["back", "front", "suits"]
 
 # Elements from which on a transposition of a matrix (1 thread) takes less time than a copy by PyTorch (all of them).
 _LARGE = 300_000
@@ -27,7 +27,7 @@ def front(kernel: Any, beside: Any) -> Any:
         the view: what is computed beforehand there lies in yet another order.
     """
     is_followed = torch.is_grad_enabled() and kernel.requires_grad
-    if not _suits(kernel, beside) or (in_trace() and not is_followed):
+    if not suits(kernel, beside) or (in_trace() and not is_followed):
         rank = kernel.ndim - 2
         return kernel.permute(rank + 1, rank, *range(rank))
     if kernel.numel() < _LARGE:
@@ -42,8 +42,8 @@ def back(kernel: Any) -> Any:
     return kernel.permute(*range(2, kernel.ndim), 1, 0)
 
 
-def _suits(kernel: Any, beside: Any) -> bool:
-    """Whether oneDNN reads both with channels last."""
+def suits(kernel: Any, beside: Any) -> bool:
+    """Whether oneDNN reads a kernel, and the array that it meets, with channels last."""
     if (
         kernel.ndim != 4
         or not kernel.numel()
@@ -52,12 +52,3 @@ def _suits(kernel: Any, beside: Any) -> bool:
     ):
         return False
     return bool(kernel.dtype == torch.float32 and kernel.is_contiguous() and beside.is_contiguous())
-
-
-def is_product(kernel: Any, beside: Any, strides: Any, padding: Any, groups: int) -> bool:
-    """Whether a convolution is a product of matrices, and faster as one: positions are fewer than numbers in each."""
-    if not _suits(kernel, beside) or groups != 1 or any(map(any, padding)):
-        return False
-    positions = beside.numel() // max(1, beside.shape[-1])
-    is_one = set(kernel.shape[:2]) | set(strides) == {1}
-    return is_one and positions <= max(kernel.shape[2:])

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from cornu.engines.pointwise import is_product
 from cornu.engines.torch import kernels, quirks
 
 __all__ = ["TABLE"]
@@ -42,7 +43,7 @@ def _split(padding: Any) -> tuple[list[int], Any]:
 
 
 def _convolution(x: Any, kernel: Any, strides: Any, padding: Any, dilation: Any, groups: int) -> Any:
-    if kernels.is_product(kernel, x, strides, padding, groups):
+    if kernels.suits(kernel, x) and is_product(x.shape, kernel.shape, strides, padding, groups):
         return torch.matmul(x, kernel.flatten(0, 2))
     both, rest = _split(padding)
     turned, none = kernels.front(kernel, x), [0] * len(strides)
