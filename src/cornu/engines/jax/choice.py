@@ -21,6 +21,7 @@ _MOST_SHIFTS = 49
 _MOST_POSITIONS = 27
 _LONGEST_LINE = 64
 _FEW_CHANNELS = 8
+_FEW = 1024  # rows of what is multiplied by a matrix
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _DENSE = ("positions", "columns", "turned")
@@ -101,8 +102,11 @@ def _usual_dense(op: str, shapes: list[Any], static: dict[str, Any]) -> str:
     positions, rank = math.prod(kernel[:-2]), len(kernel) - 2
     if op == "convolution_kernel_gradient":
         return _usual_dense_kernel(shapes, kernel, static)
+    space = shapes[0][1:-1]
+    few = isinstance(shapes[0][0], int) and shapes[0][0] * math.prod(space) <= _FEW
     if positions == 1:
-        return "positions"
+        # XLA's own is a product, too, but what comes into it is computed once, and not within each who reads it.
+        return "xla" if op == "convolution" and rank == 2 and not few and cores() > 1 else "positions"
     if op == "convolution":
         if channels == 1 or (rank == 3 and (channels >= 32 or max(static["strides"]) > 1)):
             return "positions"
@@ -110,8 +114,6 @@ def _usual_dense(op: str, shapes: list[Any], static: dict[str, Any]) -> str:
     if rank == 2 and channels < _FEW_CHANNELS and max(static["strides"]) == 1:
         return "positions"
     # XLA turns the kernel round first, which tells where there are few rows to use it for.
-    space = shapes[0][1:-1]
-    few = isinstance(shapes[0][0], int) and shapes[0][0] * math.prod(space) <= 1024
     return "positions" if rank == 3 or (few and channels >= 64) else "xla"
 
 

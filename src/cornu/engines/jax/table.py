@@ -9,7 +9,7 @@ from jax import lax
 from jax.extend.random import threefry2x32_p
 
 from cornu.core import dtypes, tree
-from cornu.engines.jax import normalization, primitives, recurrent
+from cornu.engines.jax import activations, normalization, primitives, recurrent
 from cornu.engines.jax.again import again
 from cornu.engines.jax.direct import direct
 from cornu.ops import control
@@ -33,7 +33,7 @@ TABLE |= {
     "lgamma": lambda x: lax.lgamma(jnp.asarray(x)),
     "digamma": lambda x: lax.digamma(jnp.asarray(x)),
     "sigmoid": lambda x: jax.nn.sigmoid(jnp.asarray(x)),
-    "relu": jax.jit(jax.nn.relu, inline=True),  # eagerly, the rule of its gradient alone would cost more than it does
+    "relu": activations.relu,
     "round_half_even": jnp.round,
     "stop_gradient": lax.stop_gradient,
     "as_tensor": jnp.asarray,
