@@ -10,19 +10,20 @@ import ctypes
 import os
 import sys
 
-__all__ = ["GLIBC_LIMIT", "keep_freed"]
+__all__ = ["GLIBC_LIMIT", "KEPT", "keep_freed"]
 
 GLIBC_LIMIT = 32 << 20  # bytes of an array that glibc comes to keep by itself
+KEPT = 1 << 30  # bytes that are kept at most
 
 # glibc's numbers for `mallopt`, and the size below which memory is kept. A heap is not cut back where less than the pad
 # would be left: 64 MB, all that the arena of a thread can have, stay its own. How many arenas there may be is left to
 # glibc: where two threads that compute share one they wait for each other, a fifth of an LSTM's step on PyTorch.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
-_KEPT, _PAD = 1 << 30, 1 << 27
+_PAD = 1 << 27
 _pieces = [0]
 
 
-def keep_freed(piece: int = _KEPT) -> bool:
+def keep_freed(piece: int = KEPT) -> bool:
     """Let the process keep freed memory for what comes next, up to 1 GiB; whether that was done.
 
     It is not done where the environment sets how memory is given (`GLIBC_TUNABLES`, `MALLOC_...`), where
@@ -39,5 +40,5 @@ def keep_freed(piece: int = _KEPT) -> bool:
     except (OSError, AttributeError):  # another C library
         return False
     _pieces[0] = max(_pieces[0], piece)
-    asked = ((_MMAP_THRESHOLD, _pieces[0]), (_TRIM_THRESHOLD, _KEPT), (_TOP_PAD, _PAD))
+    asked = ((_MMAP_THRESHOLD, _pieces[0]), (_TRIM_THRESHOLD, KEPT), (_TOP_PAD, _PAD))
     return all(mallopt(*pair) for pair in asked)

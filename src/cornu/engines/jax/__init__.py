@@ -15,9 +15,8 @@ from cornu.core.spec import Spec
 from cornu.core.variable import Variable
 from cornu.engines.contract import Engine
 from cornu.engines.jax import stored
-from cornu.engines.jax.compiling import is_outermost, jitted
+from cornu.engines.jax.forms import Formed
 from cornu.engines.jax.measured import measuring
-from cornu.engines.jax.parts import InParts, is_long
 from cornu.engines.jax.table import TABLE
 from cornu.engines.memory import keep_freed
 from cornu.ops._declare import Op, dtype_of, host_array, interpreter_of
@@ -93,25 +92,17 @@ class _Jitted:
 
         self.engine = engine
         self.thorough = thorough
-        self.whole = jitted(traced, donate_argnums=(0,) if donate else ())
-        self.compiled: Callable[..., Any] = self._first
-
-    def _first(self, *args: Any) -> Any:
-        """The first call, which finds out whether the function is so long that parts of it are compiled."""
-        if not is_outermost():
-            return self.whole(*args)
-        self.compiled = InParts(self.whole) if is_long(self.whole.trace(*args)) else self.whole
-        return self.compiled(*args)
+        self.formed = Formed(traced, bool(engine.keeps_memory), donate_argnums=(0,) if donate else ())
 
     def __call__(self, *args: Any) -> Any:
         with measuring() if self.thorough else contextlib.nullcontext(), self.engine._width_of(args):
-            return _restore_order(self.compiled(*args))
+            return _restore_order(self.formed.call(*args))
 
     def known(self, part: int, *args: Any) -> Callable[..., Any]:
         """One part of the result, for arguments of these dtypes, which are not looked at any more."""
         if any(dtype_of(leaf) in _WIDE for leaf in tree.leaves(args) if hasattr(leaf, "dtype")):
             return lambda *args: self(*args)[part]
-        return lambda *args: _restore_order(self.compiled(*args)[part])
+        return lambda *args: _restore_order(self.formed.call(*args)[part])
 
 
 class JaxEngine(Engine):

@@ -16,7 +16,7 @@ from jax.extend import core
 
 from cornu.engines.jax.compiling import is_outermost, options
 
-__all__ = ["InParts", "is_long"]
+__all__ = ["InParts", "is_long", "kind_of"]
 
 # Equations. Divided by every number to ten, so that chains of equal layers are cut at equal places.
 PART = 2_520
@@ -35,6 +35,11 @@ def is_long(traced: Any) -> bool:
     return jax.default_backend() == "cpu" and len(program.eqns) > _LONG and not program.effects
 
 
+def kind_of(values: list[Any], structure: Any) -> Hashable:
+    """What tells arguments, as leaves and structure, from others that are compiled for anew."""
+    return structure, tuple([getattr(value, "aval", None) or jax.typeof(value) for value in values])
+
+
 class InParts:
     """A function that is compiled in parts, for each kind of arguments.
 
@@ -50,7 +55,7 @@ class InParts:
         if not is_outermost():
             return self._whole(*args)
         values, structure = jax.tree.flatten(args)
-        key = structure, tuple([getattr(value, "aval", None) or jax.typeof(value) for value in values])
+        key = kind_of(values, structure)
         program = self._programs.get(key)
         if program is None:
             program = self._programs[key] = _Program(self._whole.trace(*args))

@@ -19,7 +19,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from cornu.core.errors import CornuWarning
 from cornu.engines.compile_cache import machine_key
 
-__all__ = ["Store", "use"]
+__all__ = ["Store", "is_on", "use"]
 
 _MAGIC = b"cornu-jax-1\n"
 _HEAD = len(_MAGIC) + hashlib.sha256().digest_size
@@ -116,3 +116,9 @@ def use(directory: Path | None) -> Path | None:
     if hasattr(inside, "_cache") and hasattr(inside, "_cache_initialized"):
         inside._cache, inside._cache_initialized = Store(folder), True
     return folder
+
+
+def is_on() -> bool:
+    """Whether JAX keeps what it compiles, wherever."""
+    config: Any = jax.config
+    return bool(config.jax_compilation_cache_dir)
