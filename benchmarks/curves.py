@@ -13,7 +13,7 @@ from benchmarks.by_library import compile_for, ready
 from benchmarks.contender import engine_of
 from benchmarks.once import dense
 
-__all__ = ["CURVES", "run"]
+__all__ = ["CURVES", "IN_TURNS", "run"]
 
 # curve -> (what a point says, its unit, sizes in a quick run, sizes in a full one)
 CURVES: dict[str, tuple[str, str, tuple[int, ...], tuple[int, ...]]] = {
@@ -29,6 +29,8 @@ CURVES: dict[str, tuple[str, str, tuple[int, ...], tuple[int, ...]]] = {
     "disk_speed": ("rows per second of 256 numbers, fit from so many MB on disk", "rows/s", (50,), (100, 1000)),
     "disk_memory": ("memory added by such a fit, at its most", "MB", (50,), (100, 1000)),
 }  # fmt: skip
+# Curves on which Cornu is compared with Keras: each contender has several processes, which take turns.
+IN_TURNS = ("rows_step",)
 _keras: list[Any] = []
 _disk: dict[int, dict[str, float]] = {}
 

@@ -57,8 +57,9 @@ def _curve(old: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
     if old is None:
         return new
     seen = {*new["points"], *new["failed"]}
-    kept = {key: {name: row for name, row in old[key].items() if name not in seen} for key in ("points", "failed")}
-    found = {**new, **{key: {**rows, **new[key]} for key, rows in kept.items()}}
+    keys = ("points", "rounds", "failed")
+    kept = {key: {name: row for name, row in old.get(key, {}).items() if name not in seen} for key in keys}
+    found = {**new, **{key: {**rows, **new.get(key, {})} for key, rows in kept.items()}}
     return found if not any(kept.values()) else {**found, "run": _both_runs(old, new)}
 
 

@@ -144,7 +144,7 @@ def _curves(curves: dict[str, Any], misses: list[str]) -> list[str]:
         sizes = sorted({size for by in points.values() for size in by}, key=int)
         rows = []
         for name, by in points.items():
-            judgements = judge_curve(curve, name, points)
+            judgements = judge_curve(curve, name, curves[curve])
             misses += [f"{title}, {name}: {one.text}" for one in judgements if one.met == "no"]
             show = seconds if unit == "s" else lambda value: f"{value:.3g} {unit}"  # noqa: B023
             rows.append([name, *(show(by[size]) if size in by else "" for size in sizes), *_met(judgements)])

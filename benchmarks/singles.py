@@ -1,10 +1,11 @@
 """Measuring what is no workload: what a process does once, the curves, the roofline."""
 
+import statistics
 import time
 from typing import Any
 
 from benchmarks.contender import engine_of
-from benchmarks.curves import CURVES
+from benchmarks.curves import CURVES, IN_TURNS
 from benchmarks.once import TASKS
 from benchmarks.plan import Plan, ratios_of, watched
 from benchmarks.pool import Failed, Process
@@ -50,26 +51,35 @@ def curve(plan: Plan, which: str) -> dict[str, Any]:
     """Measure a curve; a contender that was slow at one size is spared larger ones.
 
     Returns:
-        `points`: contender -> size -> value; `failed`: contender -> why.
+        `rounds`: contender -> size -> values; `points`: their medians; `failed`: contender -> why.
     """
-    sizes = CURVES[which][3 if plan.full else 2]
-    points: dict[str, Any] = {}
+    rounds: dict[str, dict[str, list[float]]] = {}
     failed: dict[str, str] = {}
-    for name in plan.libraries():
-        process = Process(name, plan.setting)
-        try:
-            for size in sizes:
-                begin = time.monotonic()
-                answer = process.ask("curve", min(600.0, plan.clock.left()), curve=which, size=size)
-                points.setdefault(name, {})[str(size)] = answer["value"]
-                if time.monotonic() - begin > 60:
-                    break
-        except Failed as failure:
-            failed[name] = str(failure)
-        finally:
-            process.end()
-        plan.say(f"  {name}: {points.get(name)} {failed.get(name, '')}")
-    return {"points": points, "failed": failed}
+    for turn in range(plan.starts if which in IN_TURNS else 1):
+        names = [name for name in plan.libraries() if name not in failed]
+        for name in reversed(names) if turn % 2 else names:  # who comes first in a pair is at a disadvantage
+            try:
+                _points(plan, which, name, rounds.setdefault(name, {}))
+            except Failed as failure:
+                failed[name] = str(failure)
+    points = {name: {size: statistics.median(taken) for size, taken in by.items()} for name, by in rounds.items()}
+    for name in rounds:
+        plan.say(f"  {name}: {points[name]} {failed.get(name, '')}")
+    return {"points": points, "rounds": rounds, "failed": failed}
+
+
+def _points(plan: Plan, which: str, name: str, found: dict[str, list[float]]) -> None:
+    """Add a value for each size, from a fresh process."""
+    process = Process(name, plan.setting)
+    try:
+        for size in CURVES[which][3 if plan.full else 2]:
+            begin = time.monotonic()
+            answer = process.ask("curve", min(600.0, plan.clock.left()), curve=which, size=size)
+            found.setdefault(str(size), []).append(answer["value"])
+            if time.monotonic() - begin > 60:
+                break
+    finally:
+        process.end()
 
 
 def roofline(plan: Plan) -> dict[str, Any]:

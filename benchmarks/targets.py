@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.contender import ALL
-from benchmarks.ratios import noise
+from benchmarks.curves import IN_TURNS
+from benchmarks.ratios import noise, ratio
 
 __all__ = ["Judgement", "best_peer", "by_hand", "judge", "judge_curve", "judge_once"]
 
@@ -96,21 +97,21 @@ def judge_once(task: str, engine: str, section: dict[str, Any]) -> list[Judgemen
     return [_judgement("<= Keras" if limit == 1 else f"<= {limit} x Keras", ratio, limit)]
 
 
-def judge_curve(curve: str, name: str, points: dict[str, dict[str, float]]) -> list[Judgement]:
+def judge_curve(curve: str, name: str, section: dict[str, Any]) -> list[Judgement]:
     """The targets for memory kept per model made and thrown away, and for convolutions.
 
     Args:
         curve: its name.
         name: a contender.
-        points: contender -> size -> value.
+        section: what was recorded of the curve.
     """
     if not name.startswith("cornu/"):
         return []
-    own = points[name]
     if curve == "growth":
-        return [Judgement("< 0.05 MB", "yes" if value < 0.05 else "no") for value in own.values()]
-    if curve != "rows_step":
+        values = section["points"][name].values()
+        return [Judgement("< 0.05 MB", "yes" if value < 0.05 else "no") for value in values]
+    if curve not in IN_TURNS:
         return []
-    keras = points.get(name.replace("cornu", "keras"), {})
-    pairs = [(value, keras[size]) for size, value in own.items() if size in keras]
-    return [Judgement("<= Keras", "yes" if all(value <= other for value, other in pairs) else "no")] if pairs else []
+    own, keras = (section["rounds"].get(one, {}) for one in (name, name.replace("cornu", "keras")))
+    found = [_judgement("<= Keras", ratio(own[size], keras[size]), KERAS_LIMIT) for size in own if size in keras]
+    return sorted(found, key=lambda one: ["no", "near", "yes"].index(one.met))[:1]  # of all sizes

@@ -246,11 +246,53 @@ def test_processor_time_of_those_that_a_process_started_counts(ended):
 def test_curves_are_judged():
     from benchmarks.targets import judge_curve
 
-    met = lambda curve, name, points: [one.met for one in judge_curve(curve, name, points)]
-    kept = {"cornu/jax": {"40": 0.01, "300": 0.06}, "keras/jax": {"40": 0.3}}
+    met = lambda curve, name, section: [one.met for one in judge_curve(curve, name, section)]
+    kept = {"points": {"cornu/jax": {"40": 0.01, "300": 0.06}, "keras/jax": {"40": 0.3}}}
     assert met("growth", "cornu/jax", kept) == ["yes", "no"]
     assert met("growth", "keras/jax", kept) == [] == met("layers_step", "cornu/jax", kept)
-    rows = {"cornu/jax": {"7": 0.02, "14": 0.03}, "keras/jax": {"7": 0.02}, "cornu/torch": {"7": 0.02}}
-    assert met("rows_step", "cornu/jax", rows) == ["yes"] and met("rows_step", "cornu/torch", rows) == []
-    rows["keras/jax"]["14"] = 0.02
-    assert met("rows_step", "cornu/jax", rows) == ["no"]
+    rows = {"cornu/jax": {"7": [0.02], "14": [0.03]}, "keras/jax": {"7": [0.02]}, "cornu/torch": {"7": [0.02]}}
+    assert met("rows_step", "cornu/jax", {"rounds": rows}) == ["yes"]
+    assert met("rows_step", "cornu/torch", {"rounds": rows}) == [] == met("rows_step", "keras/jax", {"rounds": rows})
+    rows["keras/jax"]["14"] = [0.02]
+    assert met("rows_step", "cornu/jax", {"rounds": rows}) == ["no"]
+    rows["cornu/jax"]["14"], rows["keras/jax"]["14"] = [2.0, 2.1, 2.2, 2.4], [2.1, 1.9, 2.3, 2.1]
+    assert met("rows_step", "cornu/jax", {"rounds": rows}) == ["near"]  # within the noise of its rounds
+    rows["cornu/jax"]["14"] = [2.3, 2.3, 2.3, 2.3]
+    assert met("rows_step", "cornu/jax", {"rounds": rows}) == ["no"]
+
+
+def test_compared_curves_take_turns(monkeypatch):
+    """In fresh processes, the other way round each second time; a contender that failed once is left out."""
+    from types import SimpleNamespace
+
+    from benchmarks import singles
+    from benchmarks.pool import Clock, Failed
+
+    asked = []
+
+    class Process:
+        def __init__(self, name, setting):
+            self.name = name
+
+        def ask(self, kind, seconds, curve, size):
+            asked.append((self.name, size))
+            if self.name == "keras/torch":
+                raise Failed("broken")
+            return {"value": float(len(asked))}
+
+        def end(self):
+            asked.append("end")
+
+    monkeypatch.setattr(singles, "Process", Process)
+    names = ["cornu/jax", "keras/jax", "keras/torch"]
+    plan = SimpleNamespace(
+        starts=2, full=False, libraries=lambda: names, clock=Clock(60), setting=None, say=lambda text: None
+    )
+    found = singles.curve(plan, "rows_step")
+    first = [("cornu/jax", 14), "end", ("keras/jax", 14), "end", ("keras/torch", 14), "end"]
+    assert asked == [*first, ("keras/jax", 14), "end", ("cornu/jax", 14), "end"]
+    assert found["points"]["cornu/jax"] == {"14": 5.0} and found["rounds"]["cornu/jax"] == {"14": [1.0, 9.0]}
+    assert found["failed"] == {"keras/torch": "broken"}
+    asked.clear()
+    singles.curve(plan, "growth")
+    assert len(asked) == 6

@@ -22,9 +22,8 @@ from cornu.engines.memory import KEPT
 __all__ = ["Formed"]
 
 _HEAP = 64 << 20  # bytes that glibc keeps for a thread at most
-
-
-_only_known: ContextVar[bool] = ContextVar("cornu_jax_only_known_kinds", default=False)
+# The function that is being called, of which only arguments of a known kind are expected.
+_expected: ContextVar[Any] = ContextVar("cornu_jax_expected", default=None)
 
 
 class _NewKind(Exception):
@@ -45,7 +44,7 @@ class Formed:
 
     def __init__(self, function: Callable[..., Any], keeps: bool, **given: Any) -> None:
         def traced(*args: Any) -> Any:
-            if _only_known.get():
+            if _expected.get() is self:
                 raise _NewKind
             return function(*args)
 
@@ -71,13 +70,13 @@ class Formed:
 
     def _as_before(self, *args: Any) -> Any:
         """With memory in pieces, while arguments are of the first kind."""
-        token = _only_known.set(True)
+        token = _expected.set(self)
         try:
             return self._pieces(*args)
         except _NewKind:
             self.call = self._by_kind
         finally:
-            _only_known.reset(token)
+            _expected.reset(token)
         return self._by_kind(*args)
 
     def _by_kind(self, *args: Any) -> Any:
