@@ -5,6 +5,7 @@ not the first (`engines/memory.py`), it comes from the system and goes back to i
 anew: a fifth of a ResNet's step, a third of one with larger pictures. In smaller pieces it is kept.
 """
 
+import functools
 import math
 from collections.abc import Callable, Hashable
 from contextvars import ContextVar
@@ -48,11 +49,18 @@ class Formed:
                 raise _NewKind
             return function(*args)
 
+        self._traced = traced
+        self._given = given
         self._whole = jitted(traced, **given)
-        self._pieces = jitted(traced, in_pieces=True, **given)
         self._keeps = keeps
         self._forms: dict[Hashable, Callable[..., Any]] = {}
         self.call: Callable[..., Any] = self._first
+
+    @functools.cached_property
+    def _pieces(self) -> Callable[..., Any]:
+        """With memory in pieces; few functions ever need that."""
+        form: Callable[..., Any] = jitted(self._traced, in_pieces=True, **self._given)
+        return form
 
     def _first(self, *args: Any) -> Any:
         """The first call."""

@@ -44,11 +44,5 @@ def back(kernel: Any) -> Any:
 
 def suits(kernel: Any, beside: Any) -> bool:
     """Whether oneDNN reads a kernel, and the array that it meets, with channels last."""
-    if (
-        kernel.ndim != 4
-        or not kernel.numel()
-        or kernel.device.type != "cpu"
-        or not torch.backends.mkldnn.is_available()
-    ):
-        return False
-    return bool(kernel.dtype == torch.float32 and kernel.is_contiguous() and beside.is_contiguous())
+    fits = kernel.ndim == 4 and kernel.numel() > 0 and (kernel.dtype, kernel.device.type) == (torch.float32, "cpu")
+    return bool(fits and kernel.is_contiguous() and beside.is_contiguous() and torch.backends.mkldnn.is_available())

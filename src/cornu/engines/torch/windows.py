@@ -43,7 +43,7 @@ def _split(padding: Any) -> tuple[list[int], Any]:
 
 
 def _convolution(x: Any, kernel: Any, strides: Any, padding: Any, dilation: Any, groups: int) -> Any:
-    if kernels.suits(kernel, x) and is_product(x.shape, kernel.shape, strides, padding, groups):
+    if is_product(x.shape, kernel.shape, strides, padding, groups) and kernels.suits(kernel, x):
         return torch.matmul(x, kernel.flatten(0, 2))
     both, rest = _split(padding)
     turned, none = kernels.front(kernel, x), [0] * len(strides)
