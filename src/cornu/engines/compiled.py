@@ -43,6 +43,22 @@ class Compiled:
         run, pack = found
         return pack(run(arrays))
 
+    def bound(self, *args: Any) -> Callable[[], Any] | None:
+        """The call with some arguments, for any thread to make; `None` where it would run the function's own Python.
+
+        Args:
+            args: the arguments.
+        """
+        arrays: list[Any] = []
+        run, pack = self._made.get(self._key(args, arrays), (None, None))
+        if run is None or pack is None or not self.is_traced(run):
+            return None
+        return lambda: pack(run(arrays))
+
+    def is_traced(self, run: Callable[[list[Any]], list[Any]]) -> bool:
+        """Whether what an engine made of the function runs without the function's own Python."""
+        return self.engine.traces
+
     def known(self, part: int, *args: Any) -> Callable[[list[Any]], Callable[[list[Any]], Any]]:
         """One part of the result, for arguments like these, which it has been called with.
 

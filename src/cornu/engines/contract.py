@@ -157,6 +157,15 @@ class Engine(Interpreter):
     def wait(self, value: Any) -> None:
         """Return once the value is computed."""
 
+    def waits(self) -> bool:
+        """Whether a compiled function comes back only when its work is done, lets other threads run meanwhile, and may
+        be called by any of them as it would be from here and now.
+        """
+        return False
+
+    def leave(self) -> None:
+        """Let go of what only helps the thread that asks to compute: another is about to."""
+
     def all_finite(self, values: list[Any]) -> bool:
         """Whether all elements of some values of float dtypes are finite; waits for them."""
         return all(is_finite(self.to_host(value)) for value in values)

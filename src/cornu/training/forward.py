@@ -8,7 +8,8 @@ import numpy as np
 from cornu.core import tree
 from cornu.core.variable import read_all
 from cornu.engines.compiled import Compiled
-from cornu.training.loop import fed
+from cornu.training.handover import Handover, UnderWay
+from cornu.training.loop import apart, fed
 from cornu.training.step import Late
 
 __all__ = ["NUMBER", "Direct", "Forward", "direct", "joined"]
@@ -24,13 +25,14 @@ class Forward:
     Args:
         model: the model, whose variables are made.
         engine: the engine in force.
+        handover: takes steps while the next batch is made; `None` for nothing of the kind.
 
     Attributes:
         assigns: whether a step changed variables.
         first, last: the first step and the last one, with their arguments.
     """
 
-    def __init__(self, model: Any, engine: Any) -> None:
+    def __init__(self, model: Any, engine: Any, handover: Handover | None = None) -> None:
         self.model = model
         self.engine = engine
         self.variables = [*model._steady_variables(), *model._late()]
@@ -38,24 +40,57 @@ class Forward:
         self.assigns = False
         self.first: tuple[Any, ...] = ()
         self.last: tuple[Any, ...] = ()
+        self._handover = handover if handover is not None and handover.can else None
+        self._under_way: UnderWay | None = None
 
     def __call__(self, number: int, batch: Any) -> Any:
         """The outputs for a batch, `(x, None, None)`; they may still be under way."""
-        model, engine = self.model, self.engine
+        return self.begun(number, batch)()
+
+    def begun(self, number: int, batch: Any, shared: bool = False) -> Callable[[], Any]:
+        """The way to the outputs for a batch, which may be with another thread until they are asked for.
+
+        Args:
+            number: the batch's number.
+            batch: `(x, None, None)`.
+            shared: whether others may write to it later.
+        """
+        self._arrive()
+        model, engine, handover = self.model, self.engine, self._handover
         model._check_inputs(batch)
-        batch = fed(engine, batch)
+        batch = fed(engine, apart(batch) if shared and handover is not None else batch)
         while True:
             try:
                 step = model._compiled_predict(engine, self.variables, number)
-                changed, outputs = step(self.values, NUMBER, batch)
+                given = self.values, NUMBER, batch
+                found = step(*given) if handover is None else handover("predict", step, *given)
                 break
             except Late as late:
                 model._late().extend(late.variables)
                 self.variables = [*self.variables, *late.variables]
                 self.values = [*self.values, *read_all(late.variables)]
-        self.assigns = self.assigns or bool(changed)
         self.last = (step, self.values, batch)
         self.first = self.first or self.last
+        if type(found) is not UnderWay:
+            outputs = self._taken(found)
+            return lambda: outputs
+        self._under_way = found
+
+        def outputs_of() -> Any:
+            self._arrive()
+            return found.result()[1]
+
+        return outputs_of
+
+    def _arrive(self) -> None:
+        """Wait for the step under way, if there is one."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            self._taken(under_way.result())
+
+    def _taken(self, found: Any) -> Any:
+        changed, outputs = found
+        self.assigns = self.assigns or bool(changed)
         for place, value in changed.items():
             self.values[place] = value
             variable = self.variables[place]

@@ -1,7 +1,7 @@
-"""The loop: it feeds batches to a compiled step, keeps the callbacks and the progress informed, and never waits for
-the engine
-unless somebody reads a value."""
+"""The loop: it feeds batches to a compiled step, keeps the callbacks and the progress informed, and never waits for the
+engine unless somebody reads a value."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,37 +14,49 @@ from cornu.ops.creation import convert_to_numpy
 from cornu.training import every_op, guard
 from cornu.training.data import Source
 from cornu.training.groups import limited, merged
+from cornu.training.handover import Handover, UnderWay
 from cornu.training.state import State
 from cornu.training.step import Late
 from cornu.training.window import FIRST, SMALL, Window
 
-__all__ = ["Logs", "Resident", "Runner", "fed", "scalar"]
+__all__ = ["Logs", "Resident", "Runner", "apart", "fed", "scalar"]
 
 # How often a step may meet variables it was not given.
 _TRIES = 5
 
 
 class Logs(Mapping[str, Any]):
-    """Logs whose values are read (and waited for) when somebody looks."""
+    """Logs whose values are read (and waited for) when somebody looks.
 
-    def __init__(self, values: dict[str, Any]) -> None:
-        self._values = values
+    Args:
+        found: the values, or what gives them.
+    """
+
+    def __init__(self, found: dict[str, Any] | Callable[[], dict[str, Any]]) -> None:
+        self._found = found
+
+    @property
+    def unread(self) -> dict[str, Any]:
+        """The values as the engine gives them."""
+        if callable(self._found):
+            self._found = self._found()
+        return self._found
 
     def __getitem__(self, name: str) -> Any:
-        return scalar(self._values[name])
+        return scalar(self.unread[name])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
+        return iter(self.unread)
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self.unread)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._values
+        return name in self.unread
 
     def read(self) -> dict[str, Any]:
         """All values as a plain dict."""
-        return {name: scalar(value) for name, value in self._values.items()}
+        return {name: scalar(value) for name, value in self.unread.items()}
 
     def __repr__(self) -> str:
         return repr(self.read())
@@ -77,15 +89,26 @@ class Runner:
         self.prompt = every_op.is_on() or model.run_eagerly
         self.quiet = False
         self.guarded = guarded and (model._guard or every_op.is_on())
-        self.alive: Any = engine.from_host(np.array(True))
+        self._alive: Any = engine.from_host(np.array(True))
         self._most = 1 if self.prompt else FIRST
         self._window: Window | None = None
         self._names: list[str] | None = None
         self._found: dict[str, tuple[Any, Any]] = {}
         self._places: tuple[Any, list[int]] | None = None
+        self._handover: Handover | None = None
         state.on_read, state.on_write = self.settle, self._written
 
-    def train(self, number: int, batch: Any, count: int = 1, shared: bool = False) -> dict[str, Any]:
+    @contextlib.contextmanager
+    def handing_over(self) -> Iterator[None]:
+        """Let steps be under way while the next batch is made, where the engine would wait for them."""
+        with Handover(self.engine) as handover:
+            self._handover = handover if handover.can and not self.prompt else None
+            try:
+                yield
+            finally:
+                self._handover = None
+
+    def train(self, number: int, batch: Any, count: int = 1, shared: bool = False) -> Logs:
         """Training steps that are handed over at once; gives the logs of the last, which may still be under way.
 
         Args:
@@ -97,22 +120,48 @@ class Runner:
         self.model._check_values(batch if count == 1 else merged(batch))
         if self.guarded and self._window is None:
             self._window = Window(self.state, self._most)
-        if self.guarded and shared:
+        if shared and (self.guarded or self._handover is not None):
             batch, shared = tree.map_structure(_own, batch), False
         logs = self._train(number, batch, count, not shared)
         if self.guarded:
             self._note(number, batch, count)
-        return self._in_order(logs)
+        return logs
 
-    def _train(self, number: int, batch: Any, count: int, kept: bool = False) -> Any:
+    def _train(self, number: int, batch: Any, count: int, kept: bool = False) -> Logs:
         batch = fed(self.engine, batch, kept)
         compiled = self.model._compiled_train if count == 1 else self.model._compiled_several
         state = self.state
+        _ = state.values  # the last step's
         with state.lock:
-            state.values, logs, self.alive = self._run(
-                compiled, lambda step: step(state.values, np.int32(number), self.alive, batch)
-            )
+            found = self._begun(compiled, np.int32(number), self._alive, batch)
+            if type(found) is not UnderWay:
+                state.values, logs, self._alive = found
+                return Logs(self._in_order(logs))
+        return self._later(found, self._trained)
+
+    def _trained(self, found: Any) -> Any:
+        self.state.values, logs, self._alive = found
         return logs
+
+    def _begun(self, compiled: Callable[..., Any], *rest: Any) -> Any:
+        """A step's answer, or the step under way."""
+        handover, state = self._handover, self.state
+        if handover is None:
+            return self._run(compiled, lambda step: step(state.values, *rest))
+        return self._run(compiled, lambda step: handover(compiled.__name__, step, state.values, *rest))
+
+    def _later(self, step: UnderWay, arrived: Callable[[Any], Any]) -> Logs:
+        """The logs of a step under way, which whoever looks waits for."""
+        state = self.state
+        logs: list[Any] = []
+        state.depart(step, lambda found: logs.append(arrived(found)))
+
+        def read() -> dict[str, Any]:
+            step.result()  # raises again what the step raised
+            _ = state.values
+            return self._in_order(logs[0])
+
+        return Logs(read)
 
     # ------------------------------------------------ the way back
 
@@ -151,13 +200,13 @@ class Runner:
             else:
                 self._most = 1 if self.prompt else window.grown()
             return
-        self.alive = self.engine.from_host(np.array(True))
+        self._alive = self.engine.from_host(np.array(True))
         for number, batch in window.again():
             before = self.state.copies()
             self._train(number, batch, 1)
             if not self._is_good():
                 self.state.values[:] = [self.state.own(value) for value in before]
-                self.alive = self.engine.from_host(np.array(True))
+                self._alive = self.engine.from_host(np.array(True))
                 if self.quiet:
                     self.model.stop_training = True
                     return
@@ -167,9 +216,9 @@ class Runner:
 
     def _is_good(self) -> bool:
         """Whether losses were, and weights and what the optimizer keeps of them are, finite."""
-        if not bool(convert_to_numpy(self.alive)):
+        values = self.state.values  # first: a step under way says with its values whether it was good
+        if not bool(convert_to_numpy(self._alive)):
             return False
-        values = self.state.values
         return bool(self.engine.all_finite([values[place] for place in self._watched()]))
 
     def _watched(self) -> list[int]:
@@ -223,29 +272,39 @@ class Runner:
             self._names = self.model.metrics_names
         return {**{name: logs[name] for name in self._names if name in logs}, **logs}
 
-    def test(self, number: int, batch: Any) -> dict[str, Any]:
-        """One step of evaluation."""
+    def test(self, number: int, batch: Any, shared: bool = False) -> Logs:
+        """One step of evaluation; gives its logs, which may still be under way.
+
+        Args:
+            number: its number.
+            batch: `(x, y, sample_weight)`.
+            shared: whether others may write to the batch later.
+        """
         self.model._check_values(batch)
-        batch = fed(self.engine, batch)
-        changed, logs = self._run(
-            self.model._compiled_test, lambda step: step(self.state.values, np.int32(number), batch)
+        batch = fed(self.engine, apart(batch) if shared and self._handover is not None else batch)
+        found = self._begun(self.model._compiled_test, np.int32(number), batch)
+        return (
+            self._later(found, self._tested) if type(found) is UnderWay else Logs(self._in_order(self._tested(found)))
         )
+
+    def _tested(self, found: Any) -> Any:
+        changed, logs = found
         for place, value in changed.items():
             self.state.put(place, value)
-        return self._in_order(logs)
+        return logs
 
     def evaluate(self, source: Source, steps: int | None, callbacks: Any) -> dict[str, Any]:
         """Run all batches of a source through `test`."""
         self.model.reset_metrics()
         callbacks.on_test_begin()
-        logs: dict[str, Any] = {}
+        logs = Logs({})
         for number, batch in enumerate(limited(source.epoch(0), steps)):
             callbacks.on_test_batch_begin(number)
-            logs = self.test(number, batch)
-            callbacks.on_test_batch_end(number, Logs(logs))
+            logs = self.test(number, batch, source.lends)
+            callbacks.on_test_batch_end(number, logs)
             if self.model.stop_evaluating:
                 break
-        read = Logs(logs).read()
+        read = logs.read()
         callbacks.on_test_end(read)
         return read
 
@@ -289,6 +348,11 @@ def fed(engine: Any, batch: Any, kept: bool = False) -> Any:
         return None if leaf is None else engine.feed(leaf if hasattr(leaf, "dtype") else np.asarray(leaf))
 
     return tree.map_structure(feed, batch)
+
+
+def apart(batch: Any) -> Any:
+    """A batch whose arrays are the host's, which are copied when they are fed, or nobody else's."""
+    return tree.map_structure(lambda leaf: leaf if isinstance(leaf, np.ndarray) else _own(leaf), batch)
 
 
 def _own(leaf: Any) -> Any:

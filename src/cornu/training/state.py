@@ -10,6 +10,7 @@ import numpy as np
 from cornu.core import context, dtypes
 from cornu.core.variable import Variable
 from cornu.ops.creation import convert_to_numpy
+from cornu.training.handover import UnderWay
 
 __all__ = ["State"]
 
@@ -42,7 +43,8 @@ class State:
         self.engine = engine
         self.reused = reused and engine.reuses
         self.index: dict[int, int] = {}
-        self.values: list[Any] = []
+        self._values: list[Any] = []
+        self._under_way: tuple[UnderWay, Callable[[Any], None]] | None = None
         self.first: list[Any] | None = []
         self.on_read: Callable[[], None] | None = None
         self.on_write: Callable[[int, Any], None] | None = None
@@ -51,6 +53,35 @@ class State:
         self._thread = threading.get_ident()
         self._given = variables
         self._before: list[Any] = []
+
+    @property
+    def values(self) -> list[Any]:
+        """The values; where a step is under way that replaces them, it is waited for."""
+        if self._under_way is not None:
+            self._arrive(*self._under_way)
+        return self._values
+
+    @values.setter
+    def values(self, values: list[Any]) -> None:
+        self._values = values
+
+    def depart(self, step: UnderWay, arrived: Callable[[Any], None]) -> None:
+        """Note that a step is under way, and what to do with what it gives, once."""
+        self._under_way = step, arrived
+
+    def _arrive(self, step: UnderWay, arrived: Callable[[Any], None]) -> None:
+        if step.is_asking:
+            return  # an op that calls Python sees what the step was given
+        try:
+            result = step.result()
+        except Exception:
+            with self.lock:
+                self._under_way = None
+            raise
+        with self.lock:
+            if self._under_way is not None and self._under_way[0] is step:
+                self._under_way = None
+                arrived(result)
 
     def add(self, variables: list[Variable]) -> list[Any]:
         """Take over more variables; gives what they held."""
@@ -94,6 +125,7 @@ class State:
         looks = variable.shape and variable.dtype in dtypes.FLOATS and self._thread == threading.get_ident()
         if looks and self.on_read is not None:
             self.on_read()
+        _ = self.values  # waits without the lock, which an op that calls Python may need
         with self.lock:
             return np.array(self.engine.to_host(self.values[self.index[id(variable)]]))
 
@@ -172,4 +204,4 @@ class State:
                     variable.set_value(value)
                 else:  # a loop within a loop: a callback that evaluates
                     before.write(variable, value)
-        self.variables, self.values, self._before, self.index, self.first = [], [], [], {}, None
+        self.variables, self._values, self._before, self.index, self.first = [], [], [], {}, None

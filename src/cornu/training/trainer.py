@@ -19,7 +19,8 @@ from cornu.training.columns import is_standard
 from cornu.training.data import DEFAULT_BATCH_SIZE, Source, as_source
 from cornu.training.forward import Forward, joined
 from cornu.training.groups import limited
-from cornu.training.loop import Logs, Resident, Runner, scalar
+from cornu.training.handover import Handover
+from cornu.training.loop import Logs, Resident, Runner
 from cornu.training.model_steps import StepCache, Steps, unpack
 from cornu.training.objective import Objective
 from cornu.training.state import State
@@ -209,7 +210,7 @@ class Trainer(Steps):
             epochs=epochs, steps=steps, validation_freq=None if validation is None else validation_freq,
         )  # fmt: skip
         quiet = any(isinstance(callback, TerminateOnNaN) for callback in hooks.callbacks)
-        with self._resident(chosen, training=True) as runner:
+        with self._resident(chosen, training=True) as runner, runner.handing_over():
             runner.quiet = quiet and not every_op.is_on()
             hooks.on_train_begin()
             logs: dict[str, Any] = {}
@@ -250,21 +251,21 @@ class Trainer(Steps):
         return steps // -(-steps // _TOGETHER)
 
     def _train_epoch(self, runner: Runner, source: Source, epoch: int, steps: int | None, hooks: Any) -> dict[str, Any]:
-        logs: dict[str, Any] = {}
+        logs = Logs({})
         count = 0
         for together, batch in source.groups(epoch, self._steps_at_once(runner.engine, source, hooks), steps):
             hooks.on_train_batch_begin(count)
             logs = runner.train(self._step_number, batch, together, source.lends)
             vars(self)["_step_number"] += together
             count += together
-            hooks.on_train_batch_end(count - 1, Logs(logs))
+            hooks.on_train_batch_end(count - 1, logs)
             if self.stop_training:
                 break
         if count == 0:
             raise DataError(f"epoch {epoch + 1} of fit had no batches", "at least one batch per epoch")
         source.on_epoch_end()
         runner.settle(going_on=True)
-        return Logs(logs).read()
+        return logs.read()
 
     def evaluate(
         self,
@@ -295,7 +296,9 @@ class Trainer(Steps):
             callbacks, model=self, add_history=False, add_progbar=shown != 0, verbose=shown, epochs=1, steps=total
         )
         with state.held():
-            logs = Runner(self, chosen, state).evaluate(source, steps, hooks)
+            runner = Runner(self, chosen, state)
+            with runner.handing_over():
+                logs = runner.evaluate(source, steps, hooks)
         if not logs:
             raise DataError("evaluate got no batches", "at least one batch")
         if return_dict:
@@ -350,14 +353,15 @@ class Trainer(Steps):
             callbacks, model=self, add_history=False, add_progbar=shown != 0, verbose=shown, epochs=1, steps=total
         )
         parts: list[Any] = []
-        with context.use_engine(chosen):
-            forward = Forward(self, chosen)
+        with context.use_engine(chosen), Handover(chosen) as handover:
+            forward = Forward(self, chosen, None if self.run_eagerly else handover)
             hooks.on_predict_begin()
             for number, batch in enumerate(limited(source.epoch(0), steps)):
                 hooks.on_predict_batch_begin(number)
-                outputs = forward(number, batch)
+                outputs = forward.begun(number, batch, source.lends)
                 parts.append(outputs)
-                hooks.on_predict_batch_end(number, {"outputs": outputs})
+                hooks.on_predict_batch_end(number, {"outputs": outputs()} if hooks.has_predict_batch_hooks else None)
+            parts = [outputs() for outputs in parts]
             hooks.on_predict_end()
         if not parts:
             raise DataError("predict got no batches", "at least one batch")
@@ -384,7 +388,7 @@ class Trainer(Steps):
         chosen = auto.settle(self, engine, self._prepare(engine, batch), "train", batch, None)
         with self._resident(chosen, training=True) as runner:
             self.reset_metrics()
-            logs = {name: scalar(value) for name, value in runner.train(self._step_number, batch, shared=True).items()}
+            logs = runner.train(self._step_number, batch, shared=True).read()
             vars(self)["_step_number"] += 1
             if not all(map(_is_finite, logs.values())):
                 runner.settle()
@@ -399,7 +403,7 @@ class Trainer(Steps):
         chosen = auto.settle(self, engine, self._prepare(engine, batch), "test", batch, None)
         with self._resident(chosen, training=False) as runner:
             self.reset_metrics()
-            logs = {name: scalar(value) for name, value in runner.test(0, batch).items()}
+            logs = runner.test(0, batch).read()
         return _answer(logs, return_dict)
 
     def predict_on_batch(self, x: Any, *, engine: Any = None) -> Any:

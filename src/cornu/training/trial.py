@@ -9,7 +9,7 @@ import numpy as np
 from cornu.core import context, dtypes, tree
 from cornu.core.variable import Variable
 from cornu.training.forward import NUMBER, direct
-from cornu.training.loop import Logs, Runner, fed
+from cornu.training.loop import Runner, fed
 from cornu.training.state import State
 
 __all__ = ["OutOfTime", "Trial", "Work", "variables_of"]
@@ -98,7 +98,7 @@ class Trial:
         if kind == "predict":
             return tree.map_structure(self.engine.to_host, self._predict())
         logs = self.runner.train(model._step_number, batch) if kind == "train" else self.runner.test(0, batch)
-        return Logs(logs).read() if prompt else logs, self.state.values[-1:]
+        return logs.read() if prompt else logs.unread, self.state.values[-1:]
 
     def _predict(self) -> Any:
         """The outputs: from the second step on in the way in which `predict` answers what it has met before."""

@@ -303,6 +303,10 @@ class TensorflowEngine(Engine):
         """Return once all devices are done."""
         tf.test.experimental.sync_devices()
 
+    def waits(self) -> bool:
+        """On a CPU, where no `tf.device` block says what only this thread knows."""
+        return on_cpu() and not eager.context().device_name and not tape_is_active()
+
     def devices(self) -> list[str]:
         """TensorFlow's devices."""
         return [device.name for device in tf.config.list_logical_devices()]

@@ -31,6 +31,7 @@ from cornu.engines.torch.arrays import (
 )
 from cornu.engines.torch.home import TorchHome, home_of
 from cornu.engines.torch.table import TABLE, flat_linear, linear
+from cornu.engines.torch.team import leave_team
 from cornu.engines.torch.tracing import TorchCompiled, trace
 from cornu.ops._declare import Op, dtype_of
 
@@ -173,6 +174,19 @@ class TorchEngine(Engine):
         """Return once the tensor is computed."""
         if value.device.type in ("cuda", "mps", "xpu"):
             getattr(torch, value.device.type).synchronize()
+
+    def waits(self) -> bool:
+        """On a CPU, without modes that hold in this thread only (autocast, devices, who watches ops, profilers)."""
+        return device().type == "cpu" and not (
+            torch._C._len_torch_function_stack()
+            or torch._C._len_torch_dispatch_stack()
+            or torch.is_autocast_enabled("cpu")
+            or torch.autograd._profiler_enabled()
+        )
+
+    def leave(self) -> None:
+        """End this thread's team."""
+        leave_team()
 
     def devices(self) -> list[str]:
         """`"cpu"`, and the GPUs PyTorch sees."""

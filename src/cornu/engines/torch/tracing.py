@@ -113,6 +113,9 @@ def _without_gaps(values: list[Any]) -> list[Any]:
 class TorchCompiled(Compiled):
     """A compiled function whose arguments are told apart by what PyTorch itself says of a tensor."""
 
+    def is_traced(self, run: Flat) -> bool:
+        return isinstance(run.run if isinstance(run, Warming) else run, Traced)
+
     def _key(self, value: Any, arrays: list[Any]) -> Any:
         kind = type(value)
         if kind is torch.Tensor:
