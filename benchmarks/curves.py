@@ -25,12 +25,16 @@ CURVES: dict[str, tuple[str, str, tuple[int, ...], tuple[int, ...]]] = {
         "a training step of the three convolutions of a block of ResNet-50 where pictures have so many rows, batch 8",
         "s", (14,), (7, 14, 28, 56),
     ),
+    "waiting_fit": ("a step of `fit` on a generator that waits so many ms for each batch", "s", (8,), (0, 8, 16)),
+    "working_fit": (
+        "a step of `fit` on a generator that adds noise to each batch so many times", "s", (2,), (0, 2, 4),
+    ),
     "growth": ("memory kept per build-fit-predict-delete, of so many", "MB", (40,), (300,)),
     "disk_speed": ("rows per second of 256 numbers, fit from so many MB on disk", "rows/s", (50,), (100, 1000)),
     "disk_memory": ("memory added by such a fit, at its most", "MB", (50,), (100, 1000)),
 }  # fmt: skip
 # Curves on which Cornu is compared with Keras: each contender has several processes, which take turns.
-IN_TURNS = ("rows_step",)
+IN_TURNS = ("rows_step", "waiting_fit", "working_fit")
 _keras: list[Any] = []
 _disk: dict[int, dict[str, float]] = {}
 
@@ -59,6 +63,10 @@ def run(name: str, curve: str, size: int) -> dict[str, Any]:
         return {"value": _step(keras, *_wide(keras, size))}
     if curve == "rows_step":
         return {"value": _step(keras, *_bottleneck(keras, size))}
+    if curve == "waiting_fit":
+        return {"value": _fed(keras, lambda x: (time.sleep(size / 1000), x)[1])}
+    if curve == "working_fit":
+        return {"value": _fed(keras, lambda x: _noisy(x, size))}
     if curve == "growth":
         return {"value": _growth(keras, size)}
     if size not in _disk:
@@ -98,6 +106,37 @@ def _bottleneck(keras: Any, rows: int) -> Any:
     draw = np.random.default_rng(0).normal
     batch = (draw(size=(8, *size)).astype("float32") for size in ((rows, rows, 4 * filters), (4 * filters,)))
     return keras.Model(x, layers.GlobalAveragePooling2D()(layers.ReLU()(layers.Add()([x, h])))), *batch
+
+
+def _fed(keras: Any, make: Any, steps: int = 120) -> float:
+    """Seconds of a step of `fit` on a generator.
+
+    Args:
+        keras: the library.
+        make: gives a batch `(256, 784)` of another.
+        steps: how many steps.
+    """
+    layers = keras.layers
+    hidden = [layers.Dense(1024, activation="relu") for _ in range(2)]
+    model = keras.Sequential([keras.Input((784,)), *hidden, layers.Dense(10)])
+    model.compile(optimizer=keras.optimizers.SGD(1e-3), loss="mse")
+    draw = np.random.default_rng(0).random
+    x, y = draw((256, 784), "float32"), draw((256, 10), "float32")
+
+    def batches(count: int) -> Any:
+        for _ in range(count):
+            yield make(x), y
+
+    model.fit(batches(20), steps_per_epoch=20, verbose=0)
+    begin = time.perf_counter()
+    model.fit(batches(steps), steps_per_epoch=steps, verbose=0)
+    return (time.perf_counter() - begin) / steps
+
+
+def _noisy(x: np.ndarray, times: int) -> np.ndarray:
+    for seed in range(times):
+        x = np.clip(x + np.random.default_rng(seed).normal(0, 0.1, x.shape).astype("float32"), 0, 1)
+    return x
 
 
 def _wide(keras: Any, count: int) -> Any:

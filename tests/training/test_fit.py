@@ -382,3 +382,37 @@ def test_run_eagerly_shows_values(engine):
         if eager:
             assert len(seen) == 6 and len(set(seen)) == 6
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+
+
+class _Once(cornu.callbacks.Callback):
+    """Stops evaluation and prediction at the second batch, the first time."""
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    def _at(self, batch, flag):
+        self.told.append(batch)
+        if batch == 1 and self.told.count(1) == 1:
+            setattr(self.model, flag, True)
+
+    def on_test_batch_end(self, batch, logs=None):
+        self._at(batch, "stop_evaluating")
+
+    def on_predict_batch_end(self, batch, logs=None):
+        self._at(batch, "stop_predicting")
+
+
+def test_evaluation_and_prediction_stop_when_told_to_and_begin_anew(engine):
+    x = np.ones((8, 3), "float32")
+    model = cornu.Sequential([cornu.Input((3,)), cornu.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    for call in (
+        lambda own: model.evaluate(x, x[:, :1], 2, 0, callbacks=own),
+        lambda own: model.predict(x, 2, 0, callbacks=own),
+    ):
+        told = _Once()
+        first, second = call([told]), call([told])
+        assert told.told == [0, 1, 0, 1, 2, 3]
+        if isinstance(first, np.ndarray):
+            assert (len(first), len(second)) == (4, 8)

@@ -296,6 +296,7 @@ class Runner:
     def evaluate(self, source: Source, steps: int | None, callbacks: Any) -> dict[str, Any]:
         """Run all batches of a source through `test`."""
         self.model.reset_metrics()
+        vars(self.model)["stop_evaluating"] = False
         callbacks.on_test_begin()
         logs = Logs({})
         for number, batch in enumerate(limited(source.epoch(0), steps)):

@@ -355,12 +355,15 @@ class Trainer(Steps):
         parts: list[Any] = []
         with context.use_engine(chosen), Handover(chosen) as handover:
             forward = Forward(self, chosen, None if self.run_eagerly else handover)
+            vars(self)["stop_predicting"] = False
             hooks.on_predict_begin()
             for number, batch in enumerate(limited(source.epoch(0), steps)):
                 hooks.on_predict_batch_begin(number)
                 outputs = forward.begun(number, batch, source.lends)
                 parts.append(outputs)
                 hooks.on_predict_batch_end(number, {"outputs": outputs()} if hooks.has_predict_batch_hooks else None)
+                if self.stop_predicting:
+                    break
             parts = [outputs() for outputs in parts]
             hooks.on_predict_end()
         if not parts:
