@@ -402,6 +402,33 @@ def test_not_under_what_holds_in_one_thread(handed):
         assert handed
 
 
+@pytest.mark.skipif("tensorflow" not in WAITING, reason="needs TensorFlow")
+def test_not_on_a_device_of_one_thread(handed):
+    import tensorflow as tf
+
+    model = network()
+    with cornu.engine("tensorflow"):
+        with tf.device("/CPU:0"):
+            model.fit(batches(), verbose=0)
+        assert not handed
+        model.fit(batches(), verbose=0)
+        assert handed
+
+
+@pytest.mark.skipif("torch" not in WAITING, reason="needs PyTorch")
+def test_not_with_variables_that_live_in_a_users_module(handed):
+    import torch
+
+    with cornu.engine("torch"):
+        x = Input((6,))
+        model = Model(x, layers.TorchModuleWrapper(torch.nn.Linear(6, 2))(x))
+        model.compile("sgd", "mse")
+        model.fit(batches(), verbose=0)
+        model.evaluate(batches(), verbose=0)
+        model.predict(iter(X), verbose=0)
+    assert not handed
+
+
 @pytest.mark.parametrize("engine", [name for name in cornu.engines.available() if name not in WAITING])
 def test_not_where_an_engine_goes_on_or_lets_nobody_else(engine, handed):
     if cornu.engines.get(engine).waits():

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from cornu.core.variable import Variable
+
 __all__ = ["Handover", "Pace", "UnderWay"]
 
 # How many calls are looked at before anything is decided, and how many go by before the next look.
@@ -112,15 +114,18 @@ class Handover:
 
     Args:
         engine: the engine in force.
+        variables: what the calls are about.
 
     Attributes:
         can: whether it ever does: not where the engine itself goes on by itself, nor under a debugger or profiler.
     """
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: Any, variables: list[Variable]) -> None:
         self._engine = engine
-        # A debugger or a profiler looks at the thread in which it was begun.
-        self.can = engine.waits() and sys.gettrace() is None and sys.getprofile() is None
+        # A debugger or a profiler looks at the thread in which it was begun. A variable's home is written to by others,
+        # who do not ask.
+        watched = sys.gettrace() is not None or sys.getprofile() is not None
+        self.can = engine.waits() and not watched and all(variable.home is None for variable in variables)
         self._paces: dict[str, Pace] = {}
         self._pool: ThreadPoolExecutor | None = None
 

@@ -101,7 +101,7 @@ class Runner:
     @contextlib.contextmanager
     def handing_over(self) -> Iterator[None]:
         """Let steps be under way while the next batch is made, where the engine would wait for them."""
-        with Handover(self.engine) as handover:
+        with Handover(self.engine, self.state.variables) as handover:
             self._handover = handover if handover.can and not self.prompt else None
             try:
                 yield

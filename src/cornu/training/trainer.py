@@ -353,7 +353,7 @@ class Trainer(Steps):
             callbacks, model=self, add_history=False, add_progbar=shown != 0, verbose=shown, epochs=1, steps=total
         )
         parts: list[Any] = []
-        with context.use_engine(chosen), Handover(chosen) as handover:
+        with context.use_engine(chosen), Handover(chosen, self._steady_variables()) as handover:
             forward = Forward(self, chosen, None if self.run_eagerly else handover)
             vars(self)["stop_predicting"] = False
             hooks.on_predict_begin()
