@@ -309,6 +309,28 @@ def test_an_error_in_a_batch_comes_after_the_steps_before_it(waiting, handed, mo
     equal(found, expected)
 
 
+def test_what_prediction_assigned_is_there_when_a_batch_fails(waiting, handed):
+    class Counting(layers.Layer):
+        def build(self, shape):
+            self.count = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+        def call(self, x):
+            self.count.assign_add(1.0)
+            return x * 2.0
+
+    def failing():
+        yield from X[:7]
+        raise RuntimeError("the disk is gone")
+
+    counting = Counting()
+    x = Input((6,))
+    model = Model(x, counting(x))
+    with pytest.raises(RuntimeError, match="the disk is gone"):
+        model.predict(failing(), verbose=0)
+    assert handed
+    assert float(counting.count.numpy()) == 7.0
+
+
 def test_an_interruption_leaves_a_good_state(waiting, handed):
     def interrupted():
         yield from batches(7)

@@ -82,8 +82,14 @@ class Forward:
 
         return outputs_of
 
+    def __enter__(self) -> "Forward":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._arrive()
+
     def _arrive(self) -> None:
-        """Wait for the step under way, if there is one."""
+        """Wait for the step under way, if there is one, and write what it assigned."""
         under_way, self._under_way = self._under_way, None
         if under_way is not None:
             self._taken(under_way.result())

@@ -353,15 +353,19 @@ class Trainer(Steps):
             callbacks, model=self, add_history=False, add_progbar=shown != 0, verbose=shown, epochs=1, steps=total
         )
         parts: list[Any] = []
-        with context.use_engine(chosen), Handover(chosen, self._steady_variables()) as handover:
-            forward = Forward(self, chosen, None if self.run_eagerly else handover)
+        with (
+            context.use_engine(chosen),
+            Handover(chosen, self._steady_variables()) as handover,
+            Forward(self, chosen, None if self.run_eagerly else handover) as forward,
+        ):
             vars(self)["stop_predicting"] = False
+            watched = hooks.has_predict_batch_hooks
             hooks.on_predict_begin()
             for number, batch in enumerate(limited(source.epoch(0), steps)):
                 hooks.on_predict_batch_begin(number)
                 outputs = forward.begun(number, batch, source.lends)
                 parts.append(outputs)
-                hooks.on_predict_batch_end(number, {"outputs": outputs()} if hooks.has_predict_batch_hooks else None)
+                hooks.on_predict_batch_end(number, {"outputs": outputs()} if watched else None)
                 if self.stop_predicting:
                     break
             parts = [outputs() for outputs in parts]
