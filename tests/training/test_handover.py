@@ -55,12 +55,27 @@ def alone(monkeypatch):
         yield
 
 
-def network(metrics=("mae",), **options):
+@pytest.fixture
+def both(handed, monkeypatch):
+    """Runs something without handing steps over, and with it; gives both answers."""
+
+    def twice(run):
+        with alone(monkeypatch):
+            expected = run()
+        assert not handed
+        found = run()
+        assert handed
+        return expected, found
+
+    return twice
+
+
+def network(**options):
     cornu.utils.set_random_seed(0)
     x = Input((6,))
     hidden = layers.BatchNormalization()(layers.Dense(8, activation="relu")(x))
     model = Model(x, layers.Dense(2)(layers.Dropout(0.2)(hidden)))
-    model.compile("adam", "mse", metrics=list(metrics), **options)
+    model.compile("adam", "mse", metrics=["mae"], **options)
     return model
 
 
@@ -84,16 +99,13 @@ def equal(model, other):
 # ---------------------------------------------------------------- nobody can tell
 
 
-def test_numbers_are_the_same(waiting, handed, monkeypatch):
+def test_numbers_are_the_same(waiting, handed, both):
     def run():
         model = network()
         history = model.fit(batches(3 * STEPS), steps_per_epoch=STEPS, epochs=3, validation_data=Loader(), verbose=0)
         return model, history.history, model.evaluate(Loader(), verbose=0), model.predict(iter(X), verbose=0)
 
-    with alone(monkeypatch):
-        expected = run()
-    assert not handed
-    found = run()
+    expected, found = both(run)
     # All steps but those that run op by op first; evaluation, and prediction, of which each has STEPS in a pass.
     assert len(handed) > 3 * STEPS + 3 * STEPS + 2 * STEPS - 10
     equal(found[0], expected[0])
@@ -166,7 +178,7 @@ def test_the_users_code_stays_in_its_thread(waiting, handed):
     assert threads == {here}
 
 
-def test_a_generator_that_looks_at_the_model_sees_the_last_step(waiting, handed, monkeypatch):
+def test_a_generator_that_looks_at_the_model_sees_the_last_step(waiting, both):
     def run():
         model, seen = network(), []
 
@@ -178,17 +190,14 @@ def test_a_generator_that_looks_at_the_model_sees_the_last_step(waiting, handed,
         model.fit(looking(), verbose=0)
         return seen
 
-    with alone(monkeypatch):
-        expected = run()
-    found = run()
-    assert handed
+    expected, found = both(run)
     assert [count for _, count in found] == [count for _, count in expected] == [*range(STEPS)]
     for (a, _), (b, _) in zip(found, expected, strict=True):
         for one, other in zip(a, b, strict=True):
             np.testing.assert_array_equal(one, other)
 
 
-def test_a_generator_may_predict_and_write(waiting, handed, monkeypatch):
+def test_a_generator_may_predict_and_write(waiting, both):
     def run():
         model = network()
         copy = network()
@@ -202,14 +211,11 @@ def test_a_generator_may_predict_and_write(waiting, handed, monkeypatch):
         model.fit(bootstrapped(), verbose=0)
         return model
 
-    with alone(monkeypatch):
-        expected = run()
-    found = run()
-    assert handed
+    expected, found = both(run)
     equal(found, expected)
 
 
-def test_callbacks_see_the_logs_of_their_batch(waiting, handed, monkeypatch):
+def test_callbacks_see_the_logs_of_their_batch(waiting, both):
     class Told(cornu.callbacks.Callback):
         def on_train_begin(self, logs=None):
             self.seen = []
@@ -230,10 +236,7 @@ def test_callbacks_see_the_logs_of_their_batch(waiting, handed, monkeypatch):
         model.predict(iter(X), callbacks=[told], verbose=0)
         return trained, told.seen
 
-    with alone(monkeypatch):
-        expected = run()
-    found = run()
-    assert handed
+    expected, found = both(run)
     assert found[0] == expected[0] and len(found[0]) == 2 * STEPS
     for (i, a), (j, b) in zip(found[1], expected[1], strict=True):
         assert i == j
@@ -256,7 +259,7 @@ def test_nothing_is_read_that_is_not_trained_on(waiting, handed):
 
 @pytest.mark.parametrize("guard", [True, False])
 @pytest.mark.parametrize("kind", ["numpy", "torch"])
-def test_a_generator_may_use_its_memory_again(waiting, handed, monkeypatch, kind, guard):
+def test_a_generator_may_use_its_memory_again(waiting, both, kind, guard):
     if kind == "torch" and "torch" not in cornu.engines.available():
         pytest.skip("needs PyTorch")
 
@@ -278,10 +281,7 @@ def test_a_generator_may_use_its_memory_again(waiting, handed, monkeypatch, kind
         history = model.fit(reusing(), verbose=0).history
         return model, history, model.evaluate(reusing(), verbose=0), model.predict((x for x, _ in reusing()), verbose=0)
 
-    with alone(monkeypatch):
-        expected = run()
-    found = run()
-    assert handed
+    expected, found = both(run)
     equal(found[0], expected[0])
     assert found[1:3] == expected[1:3]
     np.testing.assert_array_equal(found[3], expected[3])
@@ -290,7 +290,7 @@ def test_a_generator_may_use_its_memory_again(waiting, handed, monkeypatch, kind
 # ---------------------------------------------------------------- what goes wrong
 
 
-def test_an_error_in_a_batch_comes_after_the_steps_before_it(waiting, handed, monkeypatch):
+def test_an_error_in_a_batch_comes_after_the_steps_before_it(waiting, both):
     def failing():
         yield from batches(7)
         raise RuntimeError("the disk is gone")
@@ -301,10 +301,7 @@ def test_an_error_in_a_batch_comes_after_the_steps_before_it(waiting, handed, mo
             model.fit(failing(), verbose=0)
         return model
 
-    with alone(monkeypatch):
-        expected = run()
-    found = run()
-    assert handed
+    expected, found = both(run)
     assert int(found.optimizer.iterations.numpy()) == 7
     equal(found, expected)
 

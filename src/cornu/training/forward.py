@@ -9,7 +9,7 @@ from cornu.core import tree
 from cornu.core.variable import read_all
 from cornu.engines.compiled import Compiled
 from cornu.training.handover import Handover, UnderWay
-from cornu.training.loop import apart, fed
+from cornu.training.loop import fed
 from cornu.training.step import Late
 
 __all__ = ["NUMBER", "Direct", "Forward", "direct", "joined"]
@@ -40,7 +40,7 @@ class Forward:
         self.assigns = False
         self.first: tuple[Any, ...] = ()
         self.last: tuple[Any, ...] = ()
-        self._handover = handover if handover is not None and handover.can else None
+        self._handover = handover
         self._under_way: UnderWay | None = None
 
     def __call__(self, number: int, batch: Any) -> Any:
@@ -58,7 +58,7 @@ class Forward:
         self._arrive()
         model, engine, handover = self.model, self.engine, self._handover
         model._check_inputs(batch)
-        batch = fed(engine, apart(batch) if shared and handover is not None else batch)
+        batch = fed(engine, batch, later=shared and handover is not None)
         while True:
             try:
                 step = model._compiled_predict(engine, self.variables, number)

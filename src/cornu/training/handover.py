@@ -6,18 +6,19 @@ user's own code (generators, data sets, callbacks, layers as they are traced) st
 is read before callbacks were told of the one before: whoever reads a variable or a log waits for the step.
 """
 
+import contextlib
 import contextvars
 import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from cornu.core.variable import Variable
 
-__all__ = ["Handover", "Pace", "UnderWay"]
+__all__ = ["Handover", "Pace", "UnderWay", "handing_over"]
 
 # How many calls are looked at before anything is decided, and how many go by before the next look.
 _LOOK, _REST, _LATER = 6, 256, 4
@@ -109,23 +110,36 @@ class UnderWay:
         return self._future.result()
 
 
+@contextlib.contextmanager
+def handing_over(engine: Any, variables: list[Variable]) -> Iterator["Handover | None"]:
+    """A thread for the calls of one loop; `None` where there is to be none: an engine goes on by itself, say.
+
+    Args:
+        engine: the engine in force.
+        variables: what the calls are about.
+    """
+    # A debugger or a profiler looks at the thread in which it was begun. A variable's home is written to by others, who
+    # do not ask.
+    watched = sys.gettrace() is not None or sys.getprofile() is not None
+    if watched or not engine.waits() or any(variable.home is not None for variable in variables):
+        yield None
+        return
+    handover = Handover(engine)
+    try:
+        yield handover
+    finally:
+        handover.close()
+
+
 class Handover:
     """A thread for the calls of one loop, which takes them while it is faster.
 
     Args:
         engine: the engine in force.
-        variables: what the calls are about.
-
-    Attributes:
-        can: whether it ever does: not where the engine itself goes on by itself, nor under a debugger or profiler.
     """
 
-    def __init__(self, engine: Any, variables: list[Variable]) -> None:
+    def __init__(self, engine: Any) -> None:
         self._engine = engine
-        # A debugger or a profiler looks at the thread in which it was begun. A variable's home is written to by others,
-        # who do not ask.
-        watched = sys.gettrace() is not None or sys.getprofile() is not None
-        self.can = engine.waits() and not watched and all(variable.home is None for variable in variables)
         self._paces: dict[str, Pace] = {}
         self._pool: ThreadPoolExecutor | None = None
 
@@ -137,7 +151,7 @@ class Handover:
             step: what the engine compiled, if it did.
             args: its arguments, to which nobody writes before it is done.
         """
-        if not self.can or not hasattr(step, "bound"):
+        if not hasattr(step, "bound"):
             return step(*args)
         pace = self._paces.get(kind)
         if pace is None:
@@ -159,9 +173,3 @@ class Handover:
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown()
-
-    def __enter__(self) -> "Handover":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

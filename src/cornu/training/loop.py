@@ -14,12 +14,12 @@ from cornu.ops.creation import convert_to_numpy
 from cornu.training import every_op, guard
 from cornu.training.data import Source
 from cornu.training.groups import limited, merged
-from cornu.training.handover import Handover, UnderWay
+from cornu.training.handover import Handover, UnderWay, handing_over
 from cornu.training.state import State
 from cornu.training.step import Late
 from cornu.training.window import FIRST, SMALL, Window
 
-__all__ = ["Logs", "Resident", "Runner", "apart", "fed", "scalar"]
+__all__ = ["Logs", "Resident", "Runner", "fed", "scalar"]
 
 # How often a step may meet variables it was not given.
 _TRIES = 5
@@ -101,8 +101,7 @@ class Runner:
     @contextlib.contextmanager
     def handing_over(self) -> Iterator[None]:
         """Let steps be under way while the next batch is made, where the engine would wait for them."""
-        with Handover(self.engine, self.state.variables) as handover:
-            self._handover = handover if handover.can and not self.prompt else None
+        with handing_over(self.engine, self.state.variables) as self._handover:
             try:
                 yield
             finally:
@@ -281,7 +280,7 @@ class Runner:
             shared: whether others may write to the batch later.
         """
         self.model._check_values(batch)
-        batch = fed(self.engine, apart(batch) if shared and self._handover is not None else batch)
+        batch = fed(self.engine, batch, later=shared and self._handover is not None)
         found = self._begun(self.model._compiled_test, np.int32(number), batch)
         return (
             self._later(found, self._tested) if type(found) is UnderWay else Logs(self._in_order(self._tested(found)))
@@ -334,26 +333,25 @@ class Resident:
         return None
 
 
-def fed(engine: Any, batch: Any, kept: bool = False) -> Any:
+def fed(engine: Any, batch: Any, kept: bool = False, later: bool = False) -> Any:
     """A batch's arrays as arguments of one of the engine's compiled functions.
 
     Args:
         engine: the engine.
         batch: arrays of the host or the engine.
         kept: whether nobody will write to arrays that have memory of their own, so that the engine need not copy them.
+        later: whether others may write to arrays before the function has read them: an engine's array may not be fed as
+            it is then (one of the host is copied).
     """
 
     def feed(leaf: Any) -> Any:
+        if later and not isinstance(leaf, np.ndarray):
+            leaf = _own(leaf)
         if kept and type(leaf) is np.ndarray and leaf.flags.owndata:
             return engine.lend(leaf)
         return None if leaf is None else engine.feed(leaf if hasattr(leaf, "dtype") else np.asarray(leaf))
 
     return tree.map_structure(feed, batch)
-
-
-def apart(batch: Any) -> Any:
-    """A batch whose arrays are the host's, which are copied when they are fed, or nobody else's."""
-    return tree.map_structure(lambda leaf: leaf if isinstance(leaf, np.ndarray) else _own(leaf), batch)
 
 
 def _own(leaf: Any) -> Any:

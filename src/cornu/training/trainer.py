@@ -19,7 +19,7 @@ from cornu.training.columns import is_standard
 from cornu.training.data import DEFAULT_BATCH_SIZE, Source, as_source
 from cornu.training.forward import Forward, joined
 from cornu.training.groups import limited
-from cornu.training.handover import Handover
+from cornu.training.handover import handing_over
 from cornu.training.loop import Logs, Resident, Runner
 from cornu.training.model_steps import StepCache, Steps, unpack
 from cornu.training.objective import Objective
@@ -355,8 +355,8 @@ class Trainer(Steps):
         parts: list[Any] = []
         with (
             context.use_engine(chosen),
-            Handover(chosen, self._steady_variables()) as handover,
-            Forward(self, chosen, None if self.run_eagerly else handover) as forward,
+            handing_over(chosen, self._steady_variables()) as handover,
+            Forward(self, chosen, handover) as forward,
         ):
             vars(self)["stop_predicting"] = False
             watched = hooks.has_predict_batch_hooks
