@@ -829,10 +829,12 @@ def test_jax_copies_and_looks_at_many_values_at_once_where_they_are_not_on_the_h
         assert copy.dtype == value.dtype
         assert not value.size or copy.unsafe_buffer_pointer() != value.unsafe_buffer_pointer()
         np.testing.assert_array_equal(copy, value)
-    assert engine.all_finite(values)
-    assert engine.all_finite([])
-    for bad in (np.nan, np.inf):
-        assert not engine.all_finite([*values, engine.from_host(np.array([1.0, bad], "float32"))])
+    assert engine.keeps_in_turn(values)
+    for look in (engine.all_finite, lambda values: engine.ask_finite(values)()):
+        assert look(values)
+        assert look([])
+        for bad in (np.nan, np.inf):
+            assert not look([*values, engine.from_host(np.array([1.0, bad], "float32"))])
 
 
 def test_torch_updates_of_large_tables_keep_gradients_of_zeros():

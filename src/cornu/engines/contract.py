@@ -170,6 +170,10 @@ class Engine(Interpreter):
         """Whether all elements of some values of float dtypes are finite; waits for them."""
         return all(is_finite(self.to_host(value)) for value in values)
 
+    def ask_finite(self, values: list[Any]) -> Callable[[], bool]:
+        """Ask what `all_finite` does, of values that nobody writes to; what is given waits for the answer."""
+        return lambda: self.all_finite(values)
+
     def devices(self) -> list[str]:
         """The devices the engine computes on."""
         return ["cpu"]
@@ -268,6 +272,10 @@ class Engine(Interpreter):
     def kept(self, values: list[Any]) -> list[Any]:
         """Copies of the engine's values that are only kept, to be given to `from_any` one day."""
         return [self.copy(value) for value in values]
+
+    def keeps_in_turn(self, values: list[Any]) -> bool:
+        """Whether `kept` does not wait for these: they are copied once all is done that was asked for before."""
+        return False
 
     def place(self, value: Any) -> Any:
         """A place that holds the engine's value, for a compiled function with `donate` to read and write.

@@ -92,6 +92,7 @@ class Runner:
         self._alive: Any = engine.from_host(np.array(True))
         self._most = 1 if self.prompt else FIRST
         self._window: Window | None = None
+        self._before: Window | None = None  # whose end is yet to be looked at
         self._names: list[str] | None = None
         self._found: dict[str, tuple[Any, Any]] = {}
         self._places: tuple[Any, list[int]] | None = None
@@ -169,11 +170,27 @@ class Runner:
         assert window is not None
         window.note(number, batch, count)
         if window.is_full:
+            self._look(window)
+
+    def _look(self, window: Window) -> None:
+        """Make sure that the state was good at the last look, and have it looked at as it is now."""
+        self._before = self._suspect()
+        following = None
+        if self._before is None and not self.prompt:
+            following = window.followed(self._alive, self._watched())
+        if following is None:
             self.settle()
+        else:
+            self._before, self._window = window, following
+
+    def _suspect(self) -> Window | None:
+        """The window before the last look, if the state was not good then; it is held here no more."""
+        before, self._before = self._before, None
+        return None if before is None or before.was_good() else before
 
     def _written(self, place: int, value: Any) -> None:
         """Somebody is writing a value between steps."""
-        if self._window is None or self._window.is_empty:
+        if self._window is None or (self._window.is_empty and self._before is None):
             self._window = None
         elif self.state.variables[place].size <= SMALL:
             self._window.note_write(place, value if type(value) is np.ndarray else convert_to_numpy(value))
@@ -190,15 +207,19 @@ class Runner:
             NonFiniteError: if it was not; it is then as it was before the first bad step.
         """
         window, self._window = self._window, None
-        if window is None or window.is_empty:
+        suspect = self._suspect()
+        if window is None or (window.is_empty and suspect is None):
             return
-        if self._is_good():
+        if suspect is None and self._is_good():
             if going_on and window.is_small:
                 window.own_batches()
                 self._window = window
             else:
                 self._most = 1 if self.prompt else window.grown()
             return
+        if suspect is not None:
+            suspect.join(window)
+            window = suspect
         self._alive = self.engine.from_host(np.array(True))
         for number, batch in window.again():
             before = self.state.copies()
@@ -241,8 +262,9 @@ class Runner:
             except Late as late:
                 self.model._late().extend(late.variables)
                 held = self.state.add(late.variables)
-                if self._window is not None:
-                    self._window.joined(held)
+                for window in (self._before, self._window):
+                    if window is not None:
+                        window.joined(held)
                 paths = ", ".join(repr(variable.path) for variable in late.variables)
         raise BuildError(
             f"a step of model {self.model.name!r} makes the variables {paths} anew each time and keeps them",

@@ -112,6 +112,10 @@ class State:
         """The values as they are now, which later steps leave alone."""
         return self.engine.kept(self.values) if self.reused else list(self.values)
 
+    def copies_in_turn(self) -> bool:
+        """Whether `copies` does not wait for steps that are under way."""
+        return bool(self.reused and self.engine.keeps_in_turn(self.values))
+
     def take_first(self) -> list[Any] | None:
         """What the variables held when they were taken over; given once, so that its memory can be freed."""
         first, self.first = self.first, None

@@ -3,15 +3,17 @@
 To ask of every step whether its new weights are finite, before the old ones are let go, would take a second copy of all
 state and several passes over it in every step. Steps are pure functions, so it is enough to look now and then: if
 something is wrong, the steps since the last look are taken once more from the state kept then, one by one, up to the
-first that is bad.
+first that is bad. An engine that goes on by itself is not waited for: it copies the state in its turn, the copies are
+looked at when the next look is due, and what came before them is kept until then.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cornu.core import dtypes, tree
+from cornu.ops.creation import convert_to_numpy
 from cornu.training.groups import part
 from cornu.training.state import State
 
@@ -21,6 +23,8 @@ __all__ = ["FIRST", "SMALL", "Window"]
 FIRST, _MOST = 16, 256
 # The most bytes of batches kept for them: so many times the state's, which a look passes over, within limits.
 _TIMES, _LEAST, _BYTES = 8, 1 << 24, 1 << 26
+# The most bytes of state of which one more copy is kept so that no look is waited for.
+_TWICE = 1 << 25
 # The most elements of a value that is kept when somebody writes it between steps.
 SMALL = 1 << 10
 
@@ -51,6 +55,7 @@ class Window:
     def __init__(self, state: State, most: int = FIRST) -> None:
         self.state = state
         self.most = most
+        self._looks: Callable[[], bool] | None = None  # at the state in which the next window begins
         first = state.take_first()
         self._kept = state.copies() if first is None else first
         self._done: list[_Step | _Write] = []
@@ -59,6 +64,9 @@ class Window:
         self._bytes = 0
         self._held = sum(v.size * dtypes.numpy_dtype(v.dtype).itemsize for v in state.variables)
         self._room = min(max(_TIMES * self._held, _LEAST), _BYTES)
+        self._in_turn = self._held <= _TWICE and state.copies_in_turn()
+        if self._in_turn:  # there are two at a time
+            self._room //= 2
 
     @property
     def is_empty(self) -> bool:
@@ -86,6 +94,29 @@ class Window:
             assert isinstance(entry, _Step)
             self._done[place] = entry._replace(batch=tree.map_structure(own, entry.batch))
         self._views.clear()
+
+    def followed(self, alive: Any, watched: list[int]) -> "Window | None":
+        """The window that begins here, without a look; `None` where that would mean to wait.
+
+        Args:
+            alive: an engine's value, whether all steps up to here were good.
+            watched: the places of the values that must be finite.
+        """
+        if not self._in_turn:
+            return None
+        following = Window(self.state, self.grown())
+        finite = self.state.engine.ask_finite([following._kept[place] for place in watched])
+        self._looks = lambda: bool(convert_to_numpy(alive)) and finite()
+        return following
+
+    def was_good(self) -> bool:
+        """Whether the state was good when the window that followed began."""
+        assert self._looks is not None
+        return self._looks()
+
+    def join(self, following: "Window") -> None:
+        """Take in what was done in the window that followed."""
+        self._done.extend(following._done)
 
     def grown(self) -> int:
         """After how many steps to look next, when all was good."""

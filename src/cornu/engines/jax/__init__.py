@@ -238,14 +238,20 @@ class JaxEngine(Engine):
         return jax.device_put(value, may_alias=False)
 
     def kept(self, values: list[Any]) -> list[Any]:
-        """Copies on the host, where that is where the arrays are: many small ones are copied faster there.
+        """Copies by the host, where that is where the arrays are, if they are small: each costs less there.
 
-        Elsewhere all are copied at once: one by one each would cost a launch.
+        On another device all are copied at once: one by one each would cost a launch.
         """
-        if jax.default_backend() == "cpu":
+        if not self.keeps_in_turn(values):
             return [np.array(value) for value in values]
         with self._width_of(values):
+            if jax.default_backend() == "cpu":
+                return [jax.device_put(value, may_alias=False) for value in values]
             return _copies(values)
+
+    def keeps_in_turn(self, values: list[Any]) -> bool:
+        """Whether they are copied by the device, or on a CPU large enough for that."""
+        return jax.default_backend() != "cpu" or sum(value.nbytes for value in values) >= _SMALL * len(values)
 
     def feed(self, value: Any) -> Any:
         """Host arrays as they are: `jax.jit` takes them over faster than `jnp.asarray` does."""
@@ -267,6 +273,14 @@ class JaxEngine(Engine):
             return super().all_finite(values)
         with self._width_of(values):
             return not values or bool(_all_finite(values))
+
+    def ask_finite(self, values: list[Any]) -> Callable[[], bool]:
+        """Asks a device at once: asked later it would first do what else it was asked to meanwhile."""
+        if jax.default_backend() == "cpu" or not values:
+            return super().ask_finite(values)
+        with self._width_of(values):
+            found = _all_finite(values)
+        return lambda: bool(found)
 
     def wait(self, value: Any) -> None:
         """Return once the value is computed."""
