@@ -33,7 +33,7 @@ CURVES: dict[str, tuple[str, str, tuple[int, ...], tuple[int, ...]]] = {
     "disk_speed": ("rows per second of 256 numbers, fit from so many MB on disk", "rows/s", (50,), (100, 1000)),
     "disk_memory": ("memory added by such a fit, at its most", "MB", (50,), (100, 1000)),
 }  # fmt: skip
-# Curves on which Cornu is compared with Keras: each contender has several processes, which take turns.
+# Curves on which Cornu is compared with Keras: each contender has several processes, and they take turns at each size.
 IN_TURNS = ("rows_step", "waiting_fit", "working_fit")
 _keras: list[Any] = []
 _disk: dict[int, dict[str, float]] = {}

@@ -11,7 +11,7 @@ from benchmarks.plan import Plan, ratios_of, watched
 from benchmarks.pool import Failed, Process
 from benchmarks.ratios import summary
 from benchmarks.roofline import LIBRARIES
-from benchmarks.turns import line
+from benchmarks.turns import SETTLE, line
 
 __all__ = ["curve", "once", "roofline"]
 
@@ -55,31 +55,42 @@ def curve(plan: Plan, which: str) -> dict[str, Any]:
     """
     rounds: dict[str, dict[str, list[float]]] = {}
     failed: dict[str, str] = {}
-    for turn in range(plan.starts if which in IN_TURNS else 1):
+    for start in range(plan.starts if which in IN_TURNS else 1):
         names = [name for name in plan.libraries() if name not in failed]
-        for name in reversed(names) if turn % 2 else names:  # who comes first in a pair is at a disadvantage
-            try:
-                _points(plan, which, name, rounds.setdefault(name, {}))
-            except Failed as failure:
-                failed[name] = str(failure)
+        for group in [names] if which in IN_TURNS else [[name] for name in names]:
+            _points(plan, which, start, group, rounds, failed)
     points = {name: {size: statistics.median(taken) for size, taken in by.items()} for name, by in rounds.items()}
     for name in rounds:
         plan.say(f"  {name}: {points[name]} {failed.get(name, '')}")
     return {"points": points, "rounds": rounds, "failed": failed}
 
 
-def _points(plan: Plan, which: str, name: str, found: dict[str, list[float]]) -> None:
-    """Add a value for each size, from a fresh process."""
-    process = Process(name, plan.setting)
+def _points(
+    plan: Plan, which: str, start: int, names: list[str],
+    rounds: dict[str, dict[str, list[float]]], failed: dict[str, str],
+) -> None:  # fmt: skip
+    """Add a value for each contender and size, from fresh processes that take turns at each size."""
+    processes: dict[str, Process] = {}
     try:
-        for size in CURVES[which][3 if plan.full else 2]:
-            begin = time.monotonic()
-            answer = process.ask("curve", min(600.0, plan.clock.left()), curve=which, size=size)
-            found.setdefault(str(size), []).append(answer["value"])
-            if time.monotonic() - begin > 60:
-                break
+        for name in names:
+            processes[name] = Process(name, plan.setting)
+            processes[name].ask("memory")  # it is up, so that it does not start while another is timed
+        going = list(names)
+        for i, size in enumerate(CURVES[which][3 if plan.full else 2]):
+            # Who comes first in a pair is at a disadvantage.
+            for name in going[:: -1 if (start + i) % 2 else 1]:
+                time.sleep(SETTLE)
+                begin = time.monotonic()
+                try:
+                    answer = processes[name].ask("curve", min(600.0, plan.clock.left()), curve=which, size=size)
+                    rounds.setdefault(name, {}).setdefault(str(size), []).append(answer["value"])
+                except Failed as failure:
+                    failed[name] = str(failure)
+                if name in failed or time.monotonic() - begin > 60:
+                    going.remove(name)
     finally:
-        process.end()
+        for process in processes.values():
+            process.end()
 
 
 def roofline(plan: Plan) -> dict[str, Any]:

@@ -262,7 +262,7 @@ def test_curves_are_judged():
 
 
 def test_compared_curves_take_turns(monkeypatch):
-    """In fresh processes, the other way round each second time; a contender that failed once is left out."""
+    """At each size, the other way round each second time; a contender that failed once is left out."""
     from types import SimpleNamespace
 
     from benchmarks import singles
@@ -274,7 +274,9 @@ def test_compared_curves_take_turns(monkeypatch):
         def __init__(self, name, setting):
             self.name = name
 
-        def ask(self, kind, seconds, curve, size):
+        def ask(self, kind, seconds=0, curve=None, size=0):
+            if kind == "memory":
+                return {}
             asked.append((self.name, size))
             if self.name == "keras/torch":
                 raise Failed("broken")
@@ -286,13 +288,16 @@ def test_compared_curves_take_turns(monkeypatch):
     monkeypatch.setattr(singles, "Process", Process)
     names = ["cornu/jax", "keras/jax", "keras/torch"]
     plan = SimpleNamespace(
-        starts=2, full=False, libraries=lambda: names, clock=Clock(60), setting=None, say=lambda text: None
+        starts=2, full=True, libraries=lambda: names, clock=Clock(60), setting=None, say=lambda text: None
     )
-    found = singles.curve(plan, "rows_step")
-    first = [("cornu/jax", 14), "end", ("keras/jax", 14), "end", ("keras/torch", 14), "end"]
-    assert asked == [*first, ("keras/jax", 14), "end", ("cornu/jax", 14), "end"]
-    assert found["points"]["cornu/jax"] == {"14": 5.0} and found["rounds"]["cornu/jax"] == {"14": [1.0, 9.0]}
+    found = singles.curve(plan, "waiting_fit")
+    one, other = "cornu/jax", "keras/jax"
+    first = [(one, 0), (other, 0), ("keras/torch", 0), (other, 8), (one, 8), (one, 16), (other, 16), *["end"] * 3]
+    assert asked == [*first, (other, 0), (one, 0), (one, 8), (other, 8), (other, 16), (one, 16), "end", "end"]
+    assert found["rounds"][one] == {"0": [1.0, 12.0], "8": [5.0, 13.0], "16": [6.0, 16.0]}
+    assert found["points"][one]["8"] == 9.0
     assert found["failed"] == {"keras/torch": "broken"}
     asked.clear()
+    plan.full = False
     singles.curve(plan, "growth")
-    assert len(asked) == 6
+    assert asked == [(one, 40), "end", (other, 40), "end", ("keras/torch", 40), "end"]
