@@ -15,6 +15,8 @@ from benchmarks.turns import SETTLE, line
 
 __all__ = ["curve", "once", "roofline"]
 
+BLOCKS = 3  # of each contender at each size, where they take turns
+
 
 def once(plan: Plan) -> dict[str, Any]:
     """Measure what a process does once, in fresh processes that take turns.
@@ -57,8 +59,13 @@ def curve(plan: Plan, which: str) -> dict[str, Any]:
     failed: dict[str, str] = {}
     for start in range(plan.starts if which in IN_TURNS else 1):
         names = [name for name in plan.libraries() if name not in failed]
-        for group in [names] if which in IN_TURNS else [[name] for name in names]:
-            _points(plan, which, start, group, rounds, failed)
+        if which not in IN_TURNS:
+            for name in names:
+                _points(plan, which, [name], rounds, failed)
+            continue
+        plan.prepare()
+        # Whoever comes first is given other memory than whoever comes last.
+        _points(plan, which, names[:: -1 if start % 2 else 1], rounds, failed, BLOCKS)
     points = {name: {size: statistics.median(taken) for size, taken in by.items()} for name, by in rounds.items()}
     for name in rounds:
         plan.say(f"  {name}: {points[name]} {failed.get(name, '')}")
@@ -66,28 +73,43 @@ def curve(plan: Plan, which: str) -> dict[str, Any]:
 
 
 def _points(
-    plan: Plan, which: str, start: int, names: list[str],
-    rounds: dict[str, dict[str, list[float]]], failed: dict[str, str],
+    plan: Plan, which: str, names: list[str],
+    rounds: dict[str, dict[str, list[float]]], failed: dict[str, str], blocks: int = 0,
 ) -> None:  # fmt: skip
-    """Add a value for each contender and size, from fresh processes that take turns at each size."""
+    """Add a value for each contender and size, from fresh processes that take turns.
+
+    Args:
+        plan: how much is measured.
+        which: the curve.
+        names: the contenders.
+        rounds: contender -> size -> values, added to.
+        failed: contender -> why, added to.
+        blocks: how many blocks a value is the median of, after one that is not counted; 0: a single one, which counts.
+    """
     processes: dict[str, Process] = {}
     try:
         for name in names:
             processes[name] = Process(name, plan.setting)
             processes[name].ask("memory")  # it is up, so that it does not start while another is timed
         going = list(names)
-        for i, size in enumerate(CURVES[which][3 if plan.full else 2]):
-            # Who comes first in a pair is at a disadvantage.
-            for name in going[:: -1 if (start + i) % 2 else 1]:
-                time.sleep(SETTLE)
-                begin = time.monotonic()
-                try:
-                    answer = processes[name].ask("curve", min(600.0, plan.clock.left()), curve=which, size=size)
-                    rounds.setdefault(name, {}).setdefault(str(size), []).append(answer["value"])
-                except Failed as failure:
-                    failed[name] = str(failure)
-                if name in failed or time.monotonic() - begin > 60:
-                    going.remove(name)
+        for size in CURVES[which][3 if plan.full else 2]:
+            taken: dict[str, list[float]] = {}
+            for _ in range(1 + blocks):
+                going.reverse()  # who comes first in a pair is at a disadvantage
+                for name in list(going):
+                    time.sleep(SETTLE)
+                    begin = time.monotonic()
+                    try:
+                        answer = processes[name].ask("curve", min(600.0, plan.clock.left()), curve=which, size=size)
+                        taken.setdefault(name, []).append(answer["value"])
+                    except Failed as failure:
+                        failed[name] = str(failure)
+                    if name in failed or time.monotonic() - begin > 60:
+                        going.remove(name)
+            for name, values in taken.items():
+                if name not in failed:
+                    value = statistics.median(values[1:] or values)
+                    rounds.setdefault(name, {}).setdefault(str(size), []).append(value)
     finally:
         for process in processes.values():
             process.end()

@@ -262,7 +262,7 @@ def test_curves_are_judged():
 
 
 def test_compared_curves_take_turns(monkeypatch):
-    """At each size, the other way round each second time; a contender that failed once is left out."""
+    """In blocks, the other way round each second time, of which the first does not count; who failed is left out."""
     from types import SimpleNamespace
 
     from benchmarks import singles
@@ -288,16 +288,21 @@ def test_compared_curves_take_turns(monkeypatch):
     monkeypatch.setattr(singles, "Process", Process)
     names = ["cornu/jax", "keras/jax", "keras/torch"]
     plan = SimpleNamespace(
-        starts=2, full=True, libraries=lambda: names, clock=Clock(60), setting=None, say=lambda text: None
+        starts=2,
+        full=False,
+        libraries=lambda: names,
+        clock=Clock(60),
+        setting=None,
+        say=lambda text: None,
+        prepare=lambda: asked.append("used up"),
     )
     found = singles.curve(plan, "waiting_fit")
-    one, other = "cornu/jax", "keras/jax"
-    first = [(one, 0), (other, 0), ("keras/torch", 0), (other, 8), (one, 8), (one, 16), (other, 16), *["end"] * 3]
-    assert asked == [*first, (other, 0), (one, 0), (one, 8), (other, 8), (other, 16), (one, 16), "end", "end"]
-    assert found["rounds"][one] == {"0": [1.0, 12.0], "8": [5.0, 13.0], "16": [6.0, 16.0]}
-    assert found["points"][one]["8"] == 9.0
+    one, other, broken = ((name, 8) for name in names)
+    first = ["used up", broken, other, one, one, other, other, one, one, other, "end", "end", "end"]
+    assert asked == [*first, "used up", one, other, other, one, one, other, other, one, "end", "end"]
+    assert found["rounds"] == {"cornu/jax": {"8": [8.0, 19.0]}, "keras/jax": {"8": [7.0, 20.0]}}
+    assert found["points"]["cornu/jax"] == {"8": 13.5}
     assert found["failed"] == {"keras/torch": "broken"}
     asked.clear()
-    plan.full = False
     singles.curve(plan, "growth")
-    assert asked == [(one, 40), "end", (other, 40), "end", ("keras/torch", 40), "end"]
+    assert asked == [("cornu/jax", 40), "end", ("keras/jax", 40), "end", ("keras/torch", 40), "end"]
