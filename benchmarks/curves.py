@@ -120,7 +120,7 @@ def _bottleneck(keras: Any, rows: int) -> Any:
     return keras.Model(x, layers.GlobalAveragePooling2D()(layers.ReLU()(layers.Add()([x, h])))), *batch
 
 
-def _fed(keras: Any, make: Any, steps: int = 120) -> Any:
+def _fed(keras: Any, make: Any, steps: int = 60) -> Any:
     """What gives seconds of a step of `fit` on a generator.
 
     Args:
