@@ -66,6 +66,7 @@ def curve(plan: Plan, which: str) -> dict[str, Any]:
         plan.prepare()
         # Whoever comes first is given other memory than whoever comes last.
         _points(plan, which, names[:: -1 if start % 2 else 1], rounds, failed, BLOCKS)
+    rounds = {name: rounds[name] for name in plan.libraries() if name in rounds}
     points = {name: {size: statistics.median(taken) for size, taken in by.items()} for name, by in rounds.items()}
     for name in rounds:
         plan.say(f"  {name}: {points[name]} {failed.get(name, '')}")
