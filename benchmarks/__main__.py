@@ -155,6 +155,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Others used up to {busy:.0%} of the machine: these figures are not to be trusted.")
     if options.check:
         print("Worse than recorded:\n  " + "\n  ".join(worse.values()) if worse else "No ratio is worse than recorded.")
+        if others := check.elsewhere(found, recorded):
+            print(f"Recorded in part on other machines ({', '.join(others)}), on which ratios may be others.")
     return 1 if worse else 0
 
 

@@ -4,9 +4,11 @@ import math
 import statistics
 from typing import Any
 
+from benchmarks.curves import IN_TURNS
 from benchmarks.ratios import noise
+from benchmarks.targets import curve_ratios
 
-__all__ = ["tolerance", "worse"]
+__all__ = ["elsewhere", "tolerance", "worse"]
 
 FLOOR = 0.05  # two runs of the same code differ by so much, whatever the rounds of each say
 ERRORS = 3  # standard errors
@@ -50,6 +52,10 @@ def worse(new: dict[str, Any], old: dict[str, Any]) -> dict[tuple[str, str, str]
     pairs = [(name, section, old["workloads"].get(name), usual) for name, section in new["workloads"].items()]
     if "once" in new:  # each round of which has processes of its own
         pairs.append(("once", new["once"], old.get("once"), 0.0))
+    for name in IN_TURNS:  # each value of which comes from processes of its own
+        if name in new["curves"] and name in old["curves"]:
+            section, before = ({"ratios": curve_ratios(one["curves"][name])} for one in (new, old))
+            pairs.append((name, section, before, 0.0))
     for name, section, before, spread in pairs:
         for what, by in section["ratios"].items():
             for pair, ratio in by.items():
@@ -63,3 +69,16 @@ def worse(new: dict[str, Any], old: dict[str, Any]) -> dict[tuple[str, str, str]
                         f"(noise allows {allowed:.0%})"
                     )
     return found
+
+
+def elsewhere(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
+    """The processors, other than this machine's, on which figures were recorded that this run measured again."""
+    here = {run["machine"]["processor"] for run in new["runs"].values()}
+    before = [old[kind][name] for kind in ("workloads", "curves") for name in new[kind] if name in old[kind]]
+    before += [old["once"]] if "once" in new and "once" in old else []
+    known = {
+        run["machine"]["processor"]
+        for when, run in old["runs"].items()
+        if any(when in section["run"] for section in before)
+    }
+    return sorted(known - here)

@@ -7,7 +7,7 @@ from benchmarks.contender import ALL
 from benchmarks.curves import IN_TURNS
 from benchmarks.ratios import noise, ratio
 
-__all__ = ["Judgement", "best_peer", "by_hand", "judge", "judge_curve", "judge_once"]
+__all__ = ["Judgement", "best_peer", "by_hand", "curve_ratios", "judge", "judge_curve", "judge_once"]
 
 # what -> most times the hand-written code of the same engine; `fit` of other workloads has no such limit.
 HAND_LIMITS = {
@@ -97,6 +97,18 @@ def judge_once(task: str, engine: str, section: dict[str, Any]) -> list[Judgemen
     return [_judgement("<= Keras" if limit == 1 else f"<= {limit} x Keras", ratio, limit)]
 
 
+def curve_ratios(section: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Cornu to Keras on the same engine, for each size of a curve: size -> `"ours : theirs"` -> ratio."""
+    found: dict[str, dict[str, Any]] = {}
+    for ours, own in section["rounds"].items():
+        theirs = ours.replace("cornu", "keras")
+        for size in own:
+            if ours != theirs and size in section["rounds"].get(theirs, {}):
+                pair = ratio(own[size], section["rounds"][theirs][size])
+                found.setdefault(size, {})[f"{ours} : {theirs}"] = pair
+    return found
+
+
 def judge_curve(curve: str, name: str, section: dict[str, Any]) -> list[Judgement]:
     """The targets for memory kept per model made and thrown away, and for convolutions.
 
@@ -112,6 +124,6 @@ def judge_curve(curve: str, name: str, section: dict[str, Any]) -> list[Judgemen
         return [Judgement("< 0.05 MB", "yes" if value < 0.05 else "no") for value in values]
     if curve not in IN_TURNS:
         return []
-    own, keras = (section["rounds"].get(one, {}) for one in (name, name.replace("cornu", "keras")))
-    found = [_judgement("<= Keras", ratio(own[size], keras[size]), KERAS_LIMIT) for size in own if size in keras]
+    ratios = [by[pair] for by in curve_ratios(section).values() for pair in by if pair.startswith(f"{name} : ")]
+    found = [_judgement("<= Keras", one, KERAS_LIMIT) for one in ratios]
     return sorted(found, key=lambda one: ["no", "near", "yes"].index(one.met))[:1]  # of all sizes

@@ -108,6 +108,27 @@ def test_check_allows_noise_and_no_more():
     assert "noise allows 8%" in next(iter(slower(1.2).values()))
 
 
+def test_check_looks_at_compared_curves_and_says_where_they_were_recorded():
+    from benchmarks.check import elsewhere, worse
+
+    old, new = copy.deepcopy(RESULTS), copy.deepcopy(RESULTS)
+    rounds = {
+        "cornu/jax": {"0": [2.0, 2.0, 2.1], "8": [2.0, 2.0]},
+        "keras/jax": {"0": [2.0, 2.0, 2.0], "8": [2.0, 2.0]},
+    }
+    for results in (old, new):
+        results["curves"]["waiting_fit"] = {"points": {}, "rounds": copy.deepcopy(rounds), "failed": {}, "run": RUN}
+    assert worse(new, old) == {} == worse(new, RESULTS)
+    new["curves"]["waiting_fit"]["rounds"]["cornu/jax"] = {"0": [2.5, 2.6, 2.5], "8": [3.0, 3.0]}
+    assert set(worse(new, old)) == {("waiting_fit", "0", "cornu/jax : keras/jax")}  # two rounds say too little
+
+    old["runs"][RUN]["machine"]["processor"] = new["runs"][RUN]["machine"]["processor"] = "one"
+    assert elsewhere(new, old) == []
+    new["runs"] = {"later": {"machine": {"processor": "another"}}}
+    assert elsewhere(new, old) == ["one"]
+    assert elsewhere({**new, "workloads": {}, "curves": {}}, {**old, "once": {"run": "earlier"}}) == []
+
+
 def test_noise_of_a_ratio():
     """The error of a ratio comes from the spread of the rounds, not from what all rounds have in common."""
     from benchmarks.ratios import ratio
