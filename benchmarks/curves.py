@@ -66,7 +66,7 @@ def run(name: str, curve: str, size: int) -> dict[str, Any]:
     if curve in IN_TURNS:
         if (curve, size) not in _made:
             _made.clear()
-            _made[curve, size] = _timed(keras, curve, size)
+            _made[curve, size] = _block(keras, curve, size)
         return {"value": _made[curve, size]()}
     if curve == "growth":
         return {"value": _growth(keras, size)}
@@ -75,11 +75,11 @@ def run(name: str, curve: str, size: int) -> dict[str, Any]:
     return {"value": _disk[size][curve]}
 
 
-def _timed(keras: Any, curve: str, size: int) -> Any:
-    """What gives seconds of a step, for a curve in turns: of a model that is made and compiled now."""
+def _block(keras: Any, curve: str, size: int) -> Any:
+    """What gives seconds of a step, for a curve in turns, of a model that is made now."""
     if curve == "rows_step":
         model, x, y = _bottleneck(keras, size)
-        _step(keras, model, x, y)
+        _first(keras, model, x, y)
         return lambda: _median(lambda: model.train_on_batch(x, y), 15)
     if curve == "waiting_fit":
         return _fed(keras, lambda x: (time.sleep(size / 1000), x)[1])

@@ -68,8 +68,8 @@ def curve(plan: Plan, which: str) -> dict[str, Any]:
         _points(plan, which, names[:: -1 if start % 2 else 1], rounds, failed, BLOCKS)
     rounds = {name: rounds[name] for name in plan.libraries() if name in rounds}
     points = {name: {size: statistics.median(taken) for size, taken in by.items()} for name, by in rounds.items()}
-    for name in rounds:
-        plan.say(f"  {name}: {points[name]} {failed.get(name, '')}")
+    for name in {**rounds, **failed}:
+        plan.say(f"  {name}: {points.get(name, {})} {failed.get(name, '')}")
     return {"points": points, "rounds": rounds, "failed": failed}
 
 
@@ -91,8 +91,11 @@ def _points(
     try:
         for name in names:
             processes[name] = Process(name, plan.setting)
-            processes[name].ask("memory")  # it is up, so that it does not start while another is timed
-        going = list(names)
+            try:
+                processes[name].ask("memory")  # it is up, so that it does not start while another is timed
+            except Failed as failure:
+                failed[name] = str(failure)
+        going = [name for name in names if name not in failed]
         for size in CURVES[which][3 if plan.full else 2]:
             taken: dict[str, list[float]] = {}
             for _ in range(1 + blocks):

@@ -5,7 +5,8 @@ from typing import Any
 
 from benchmarks.contender import ALL
 from benchmarks.curves import IN_TURNS
-from benchmarks.ratios import noise, ratio
+from benchmarks.plan import ratios_of
+from benchmarks.ratios import noise
 
 __all__ = ["Judgement", "best_peer", "by_hand", "curve_ratios", "judge", "judge_curve", "judge_once"]
 
@@ -99,14 +100,9 @@ def judge_once(task: str, engine: str, section: dict[str, Any]) -> list[Judgemen
 
 def curve_ratios(section: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Cornu to Keras on the same engine, for each size of a curve: size -> `"ours : theirs"` -> ratio."""
-    found: dict[str, dict[str, Any]] = {}
-    for ours, own in section["rounds"].items():
-        theirs = ours.replace("cornu", "keras")
-        for size in own:
-            if ours != theirs and size in section["rounds"].get(theirs, {}):
-                pair = ratio(own[size], section["rounds"][theirs][size])
-                found.setdefault(size, {})[f"{ours} : {theirs}"] = pair
-    return found
+    rounds = section["rounds"]
+    sizes = dict.fromkeys(size for by in rounds.values() for size in by)
+    return {size: ratios_of({name: by[size] for name, by in rounds.items() if size in by}) for size in sizes}
 
 
 def judge_curve(curve: str, name: str, section: dict[str, Any]) -> list[Judgement]:

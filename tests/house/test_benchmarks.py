@@ -297,6 +297,8 @@ def test_compared_curves_take_turns(monkeypatch):
 
         def ask(self, kind, seconds=0, curve=None, size=0):
             if kind == "memory":
+                if self.name == "keras/tensorflow":
+                    raise Failed("does not start")
                 return {}
             asked.append((self.name, size))
             if self.name == "keras/torch":
@@ -327,3 +329,8 @@ def test_compared_curves_take_turns(monkeypatch):
     asked.clear()
     singles.curve(plan, "growth")
     assert asked == [("cornu/jax", 40), "end", ("keras/jax", 40), "end", ("keras/torch", 40), "end"]
+    said = []
+    plan.libraries, plan.say = lambda: ["cornu/jax", "keras/tensorflow"], said.append
+    found = singles.curve(plan, "waiting_fit")
+    assert found["failed"] == {"keras/tensorflow": "does not start"} and [*found["points"]] == ["cornu/jax"]
+    assert "does not start" in said[-1]

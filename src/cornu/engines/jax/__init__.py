@@ -79,7 +79,7 @@ def _copies(values: list[Any]) -> list[Any]:
 
 @jax.jit
 def _all_finite(values: list[Any]) -> Any:
-    return jnp.stack([jnp.isfinite(value).all() for value in values]).all()
+    return jnp.array([jnp.isfinite(value).all() for value in values]).all()
 
 
 class _Jitted:
@@ -245,7 +245,7 @@ class JaxEngine(Engine):
         if not self.keeps_in_turn(values):
             return [np.array(value) for value in values]
         with self._width_of(values):
-            if jax.default_backend() == "cpu":
+            if jax.default_backend() == "cpu":  # the small ones among them too, for which `copy` would wait
                 return [jax.device_put(value, may_alias=False) for value in values]
             return _copies(values)
 
@@ -269,14 +269,11 @@ class JaxEngine(Engine):
 
     def all_finite(self, values: list[Any]) -> bool:
         """Whether all elements are finite; on a CPU looked at where they are, elsewhere asked of the device."""
-        if jax.default_backend() == "cpu":
-            return super().all_finite(values)
-        with self._width_of(values):
-            return not values or bool(_all_finite(values))
+        return super().all_finite(values) if jax.default_backend() == "cpu" else self.ask_finite(values)()
 
     def ask_finite(self, values: list[Any]) -> Callable[[], bool]:
         """Asks a device at once: asked later it would first do what else it was asked to meanwhile."""
-        if jax.default_backend() == "cpu" or not values:
+        if jax.default_backend() == "cpu":
             return super().ask_finite(values)
         with self._width_of(values):
             found = _all_finite(values)
